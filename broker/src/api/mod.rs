@@ -1,0 +1,1 @@
+//! One file per Kafka API, named as Kafka names it: `VERSIONS` and `handle`.

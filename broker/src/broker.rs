@@ -1,0 +1,63 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::group::GroupCoordinator;
+use crate::model_topics::Registry;
+use crate::producer_ids::ProducerIds;
+
+/// The running broker's parts, shared by all connections.
+#[derive(Debug)]
+pub struct Broker {
+    /// `node.id`.
+    pub node_id: i32,
+    /// The address that clients are told, host and port.
+    pub advertised: (String, u16),
+    /// 22 characters, as Kafka writes it.
+    pub cluster_id: String,
+    /// What may be set for the whole broker.
+    pub settings: Settings,
+    /// Topics, partitions, configs, ids.
+    pub catalog: Arc<Catalog>,
+    /// Consumer groups.
+    pub groups: Arc<GroupCoordinator>,
+    /// Idempotent producers' ids.
+    pub producer_ids: Arc<ProducerIds>,
+    /// The model topics that run here.
+    pub model_topics: Arc<Registry>,
+    /// Turns true when the broker stops.
+    pub shutdown: watch::Receiver<bool>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Broker-wide settings that handlers read. Names are Kafka's, with `_` for `.`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Create a topic when Metadata or Produce names one that does not exist.
+    pub auto_create_topics_enable: bool,
+    /// Partitions of a topic that does not say.
+    pub num_partitions: i32,
+    /// The largest response to one fetch, bytes.
+    pub fetch_max_bytes: i32,
+    /// Partitions of `__consumer_offsets`.
+    pub offsets_topic_num_partitions: i32,
+    /// First rebalance of an empty group waits this long for more members.
+    pub group_initial_rebalance_delay_ms: u64,
+    /// Bounds of a member's session timeout.
+    pub group_min_session_timeout_ms: i32,
+    /// Bounds of a member's session timeout.
+    pub group_max_session_timeout_ms: i32,
+    /// Largest number of members.
+    pub group_max_size: usize,
+    /// The longest commit metadata, bytes.
+    pub offset_metadata_max_bytes: usize,
+    /// The largest request, bytes.
+    pub socket_request_max_bytes: usize,
+    /// Idle connections close after this long.
+    pub connections_max_idle_ms: u64,
+}

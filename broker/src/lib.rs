@@ -1,0 +1,20 @@
+//! The Milena server: Kafka's wire protocol in front of the log, and model topics on it.
+//!
+//! - [`server`], [`connection`], [`router`]: from a socket to a handler and back, in order;
+//! - [`api`]: one file per Kafka API, named as Kafka names it;
+//! - [`catalog`]: topics, partitions, configs, ids;
+//! - [`group`]: consumer groups and their offsets;
+//! - [`model_topics`]: the model topics that run, on the local log;
+//! - [`http`]: metrics and health;
+//! - [`config`], [`cli`]: what the user writes and runs.
+
+pub mod api;
+pub mod broker;
+pub mod catalog;
+pub mod clock;
+pub mod group;
+pub mod model_topics;
+pub mod producer_ids;
+pub mod router;
+
+pub use broker::Broker;
