@@ -1,0 +1,45 @@
+//! From the rooms' errors to Kafka's codes, in one exhaustive match each, so that a new error
+//! cannot be added without deciding what clients are told.
+//!
+//! The choice is made by what the common clients do with a code (the Java client and librdkafka):
+//! which ones they retry, and which ones they give up on and show.
+
+use kafka_protocol::ResponseError;
+use storage::Error;
+
+use crate::catalog::CatalogError;
+
+/// The code for a storage error, on Produce, Fetch and ListOffsets alike.
+pub fn of_storage(error: &Error) -> ResponseError {
+    match error {
+        // Clients send the batch again: bytes are usually damaged on the way.
+        Error::CorruptBatch(_) => ResponseError::CorruptMessage,
+        // As Kafka answers Produce v3 and newer for magic 0 and 1.
+        Error::InvalidRecord(_) | Error::UnsupportedMagic(_) => ResponseError::InvalidRecord,
+        Error::BatchTooLarge { .. } => ResponseError::MessageTooLarge,
+        Error::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
+        // Not PRODUCER_FENCED, which only transactional producers understand (KIP-588).
+        Error::StaleProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
+        Error::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
+        // Consumers back off and try again without a word. LEADER_NOT_AVAILABLE would do for
+        // librdkafka, but the Java consumer throws on it in a Fetch response.
+        Error::NotReadable => ResponseError::OffsetNotAvailable,
+        // Clients refresh their metadata, and then learn that the topic is gone.
+        Error::Closed => ResponseError::NotLeaderOrFollower,
+        Error::ReadOnly(_) | Error::Locked(_) | Error::CorruptFile { .. } | Error::Io { .. } => {
+            ResponseError::KafkaStorageError
+        }
+    }
+}
+
+/// The code for a catalog error.
+pub fn of_catalog(error: &CatalogError) -> ResponseError {
+    match error {
+        CatalogError::TopicExists(_) => ResponseError::TopicAlreadyExists,
+        CatalogError::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
+        CatalogError::InvalidName(..) => ResponseError::InvalidTopicException,
+        CatalogError::InvalidPartitions(..) => ResponseError::InvalidPartitions,
+        CatalogError::InvalidConfig { .. } => ResponseError::InvalidConfig,
+        CatalogError::Storage(error) => of_storage(error),
+    }
+}
