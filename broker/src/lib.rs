@@ -15,6 +15,7 @@ pub mod clock;
 pub mod group;
 pub mod model_topics;
 pub mod producer_ids;
+pub mod quickstart;
 pub mod router;
 
 pub use broker::Broker;
