@@ -1,6 +1,21 @@
 //! What a client's batch must satisfy before it is stored.
+//!
+//! Guaranteed of a batch that passes: it is the only one in its bytes and within the topic's size;
+//! its CRC is right; it holds at least one record, and exactly as many as its offsets span; it is no
+//! control batch; uncompressed records are well formed to the last byte and count their offsets up
+//! from 0. Compressed records are *not* opened, except on compacted topics, where every record
+//! needs a key: a reader that opens a bad one fails that batch alone.
+//!
+//! Damage is `CorruptBatch` (a client may send again), what is intact but wrong `InvalidRecord`.
 
-use crate::error::Result;
+use crate::batch::header::Batch;
+use crate::batch::record_view::{Malformed, RecordView};
+use crate::batch::{Compression, codec};
+use crate::error::{Error, Result};
+
+/// Decompressed records may be this many times `max.message.bytes` where a batch has to be opened.
+/// Clients bound what they compress by about the same setting, so that real ones stay near 1.
+const MAX_DECOMPRESSION_RATIO: usize = 64;
 
 /// The limits that a topic sets.
 #[derive(Clone, Copy, Debug)]
@@ -13,5 +28,98 @@ pub struct Limits {
 
 /// Checks that `bytes` are exactly one sound batch.
 pub fn validate_client_batch(bytes: &[u8], limits: &Limits) -> Result<()> {
-    todo!()
+    let batch = Batch::parse(bytes)?;
+    if batch.size_in_bytes() != bytes.len() {
+        return Err(Error::InvalidRecord(format!(
+            "one record batch is allowed, {} bytes follow the first",
+            bytes.len() - batch.size_in_bytes()
+        )));
+    }
+    if bytes.len() > limits.max_message_bytes {
+        return Err(Error::BatchTooLarge {
+            size: bytes.len(),
+            limit: limits.max_message_bytes,
+        });
+    }
+    batch.check_crc()?;
+    check_header(&batch)?;
+    match batch.compression()? {
+        Compression::None => check_records(&batch, batch.records_bytes(), limits.require_keys),
+        compression if limits.require_keys => {
+            let max_bytes = limits
+                .max_message_bytes
+                .saturating_mul(MAX_DECOMPRESSION_RATIO);
+            let decompressed = codec::decompress(compression, batch.records_bytes(), max_bytes)?;
+            check_records(&batch, &decompressed, true)
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_header(batch: &Batch<'_>) -> Result<()> {
+    let (count, last_offset_delta) = (batch.records_count(), batch.last_offset_delta());
+    let problem = if batch.is_control() {
+        "clients may not write control batches".to_owned()
+    } else if batch.base_offset() != 0 {
+        format!("base offset is {}, clients send 0", batch.base_offset())
+    } else if count < 1 {
+        format!("{count} records in a batch")
+    } else if last_offset_delta != count - 1 {
+        format!("{count} records do not end at offset delta {last_offset_delta}")
+    } else if batch.has_delete_horizon() {
+        "only compaction sets a delete horizon".to_owned()
+    } else {
+        return check_producer(batch);
+    };
+    Err(Error::InvalidRecord(problem))
+}
+
+fn check_producer(batch: &Batch<'_>) -> Result<()> {
+    let (id, epoch, sequence) = (
+        batch.producer_id(),
+        batch.producer_epoch(),
+        batch.base_sequence(),
+    );
+    let sound = if id < 0 {
+        !batch.is_transactional()
+    } else {
+        epoch >= 0 && sequence >= 0
+    };
+    if sound {
+        return Ok(());
+    }
+    Err(Error::InvalidRecord(format!(
+        "producer id {id}, epoch {epoch} and sequence {sequence} do not go together"
+    )))
+}
+
+/// Walks uncompressed `records`, which must be what `batch` says and nothing more.
+fn check_records(batch: &Batch<'_>, mut records: &[u8], require_keys: bool) -> Result<()> {
+    for index in 0..batch.records_count() {
+        check_record(&mut records, index, require_keys)
+            .map_err(|Malformed(what)| Error::InvalidRecord(format!("record {index}: {what}")))?;
+    }
+    if records.is_empty() {
+        return Ok(());
+    }
+    Err(Error::InvalidRecord(format!(
+        "{} bytes follow the last record",
+        records.len()
+    )))
+}
+
+fn check_record(
+    records: &mut &[u8],
+    index: i32,
+    require_keys: bool,
+) -> std::result::Result<(), Malformed> {
+    let mut record = RecordView::read(records)?;
+    if record.offset_delta != index {
+        return Err(Malformed("offset delta is not the record's index"));
+    }
+    if require_keys && record.key.is_none() {
+        return Err(Malformed("no key, and the topic is compacted"));
+    }
+    while record.headers.next()?.is_some() {}
+    Ok(())
 }
