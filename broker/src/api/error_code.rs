@@ -40,6 +40,16 @@ pub fn of_catalog(error: &CatalogError) -> ResponseError {
         CatalogError::InvalidName(..) => ResponseError::InvalidTopicException,
         CatalogError::InvalidPartitions(..) => ResponseError::InvalidPartitions,
         CatalogError::InvalidConfig { .. } => ResponseError::InvalidConfig,
+        // Kafka's admins know it as "the disk failed"; a client may try again.
+        CatalogError::FolderInTheWay(_)
+        | CatalogError::Missing { .. }
+        | CatalogError::Corrupt { .. }
+        | CatalogError::Unusable { .. } => ResponseError::KafkaStorageError,
+        CatalogError::ProducerIdsExhausted | CatalogError::Encode(_) => {
+            ResponseError::UnknownServerError
+        }
+        // The client asks again, and finds another broker, or this one when it is back.
+        CatalogError::Stopping => ResponseError::NotController,
         CatalogError::Storage(error) => of_storage(error),
     }
 }

@@ -1,17 +1,43 @@
 //! Topics, partitions, configs and ids, kept in an internal compacted log and replayed at start.
+//!
+//! A change is on the device before it is visible, and there is one change at a time. To create a
+//! topic: its record, then its folders. To delete one: its record, then its folders. So whatever
+//! a crash leaves behind, the log says what to do with it: folders that are missing are created at
+//! the next start, folders of deleted topics are removed, and nothing else is ever removed.
+//!
+//! Lookups take a read lock for as long as it takes to clone an `Arc`.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+mod names;
+mod open;
+mod records;
+pub mod topic_config;
 
-use storage::PartitionLog;
-use storage::partition_log::Durability;
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use storage::log_dir::OpenLog;
+use storage::partition_log::{Durability, Visibility};
+use storage::{LogDir, Offset, PartitionLog};
 use uuid::Uuid;
+
+use crate::clock::Clock;
+
+pub use names::{check_name, is_reserved};
+use records::TopicRecord;
+pub use topic_config::TopicDefaults;
 
 /// The catalog's own log. Never listed.
 pub const CATALOG_TOPIC: &str = "__milena_catalog";
 
+/// The most partitions that one topic may have.
+pub const MAX_PARTITIONS: i32 = 10_000;
+
 /// What a topic is for, and so who may write to it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
 pub enum TopicKind {
     /// A client's.
     Ordinary,
@@ -79,6 +105,14 @@ pub struct Topic {
     pub partitions: Vec<Arc<PartitionLog>>,
 }
 
+impl Topic {
+    /// How many partitions it has.
+    pub fn partition_count(&self) -> i32 {
+        // Never more than MAX_PARTITIONS.
+        i32::try_from(self.partitions.len()).unwrap_or(i32::MAX)
+    }
+}
+
 /// A topic to create.
 #[derive(Clone, Debug)]
 pub struct NewTopic {
@@ -105,7 +139,7 @@ pub enum CatalogError {
     #[error("topic name {0:?} is invalid: {1}")]
     InvalidName(String, String),
     /// Not a legal partition count.
-    #[error("topic '{0}': partition count {1} is invalid")]
+    #[error("topic '{0}': partition count {1} is not within 1..={MAX_PARTITIONS}")]
     InvalidPartitions(String, i32),
     /// An unknown config or a bad value.
     #[error("config {key} = {value:?}: {reason}")]
@@ -117,6 +151,47 @@ pub enum CatalogError {
         /// What is wrong.
         reason: String,
     },
+    /// The producer ids are used up.
+    #[error("all producer ids are used up")]
+    ProducerIdsExhausted,
+    /// The data folder has a folder where a new partition's would be.
+    #[error("folder {0} is in the way: it is not part of the topic to create")]
+    FolderInTheWay(PathBuf),
+    /// The data folder has partitions, but no catalog that could say what they are.
+    #[error(
+        "data folder {path} has {folders} partition folders, such as {example:?}, but its catalog \
+         {CATALOG_TOPIC} is missing or empty: restore the catalog or start with an empty folder"
+    )]
+    Missing {
+        /// The data folder.
+        path: PathBuf,
+        /// How many partition folders there are.
+        folders: usize,
+        /// One of them.
+        example: String,
+    },
+    /// A record of the catalog's log is not understood.
+    #[error("{CATALOG_TOPIC}, record at offset {offset}: {reason}")]
+    Corrupt {
+        /// The record's offset.
+        offset: Offset,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A logged topic can't be opened.
+    #[error("topic '{name}': {reason}")]
+    Unusable {
+        /// The topic.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A change can't be written down.
+    #[error("{CATALOG_TOPIC}: encode a record: {0}")]
+    Encode(String),
+    /// The broker stops; whether the change was made is unknown.
+    #[error("the broker is stopping")]
+    Stopping,
     /// The log failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -124,35 +199,364 @@ pub enum CatalogError {
 
 /// The catalog.
 #[derive(Debug)]
-pub struct Catalog {}
+pub struct Catalog {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    log_dir: Arc<LogDir>,
+    /// The catalog's own.
+    log: Arc<PartitionLog>,
+    defaults: TopicDefaults,
+    clock: Arc<dyn Clock>,
+    topics: RwLock<Topics>,
+    /// Held for the whole of a change.
+    change: tokio::sync::Mutex<ChangeState>,
+}
+
+#[derive(Debug, Default)]
+struct Topics {
+    by_name: HashMap<String, Arc<Topic>>,
+    by_id: HashMap<Uuid, Arc<Topic>>,
+}
+
+#[derive(Debug)]
+struct ChangeState {
+    next_producer_id: i64,
+}
+
+impl Topics {
+    fn insert(&mut self, topic: Arc<Topic>) {
+        self.by_id.insert(topic.id, Arc::clone(&topic));
+        self.by_name.insert(topic.name.clone(), topic);
+    }
+
+    fn remove(&mut self, topic: &Topic) {
+        self.by_id.remove(&topic.id);
+        self.by_name.remove(&topic.name);
+    }
+}
 
 impl Catalog {
+    /// Replays the catalog's log and opens every partition, in parallel.
+    ///
+    /// Partitions of published kinds ([`TopicKind::is_published`]) are opened as derived ones.
+    /// Refuses a data folder that has partitions but no catalog.
+    pub async fn open(
+        log_dir: Arc<LogDir>,
+        defaults: TopicDefaults,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, CatalogError> {
+        let inner = Arc::new(open::open(log_dir, defaults, clock).await?);
+        Ok(Self { inner })
+    }
+
     /// The topic of that name.
     pub fn topic(&self, name: &str) -> Option<Arc<Topic>> {
-        todo!()
+        self.inner.read(|topics| topics.by_name.get(name).cloned())
     }
+
     /// The topic of that id.
     pub fn topic_by_id(&self, id: Uuid) -> Option<Arc<Topic>> {
-        todo!()
+        self.inner.read(|topics| topics.by_id.get(&id).cloned())
     }
+
     /// All topics, by name.
     pub fn topics(&self) -> Vec<Arc<Topic>> {
-        todo!()
+        let mut all: Vec<_> = self
+            .inner
+            .read(|topics| topics.by_name.values().cloned().collect());
+        all.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        all
     }
-    /// Creates a topic; it is durable when this returns.
+
+    /// What the broker's file sets for topics that do not say.
+    pub fn defaults(&self) -> &TopicDefaults {
+        &self.inner.defaults
+    }
+
+    /// Creates a topic; it is durable when this returns. The change goes on where the caller
+    /// stops waiting for it.
     pub async fn create_topic(&self, topic: NewTopic) -> Result<Arc<Topic>, CatalogError> {
-        todo!()
+        let inner = Arc::clone(&self.inner);
+        detached(async move { inner.create(topic).await }).await
     }
+
+    /// The topic of that name, which is created with `partitions` where there is none. Any number
+    /// of callers at the same time get the same topic.
+    pub async fn auto_create(
+        &self,
+        name: &str,
+        partitions: i32,
+    ) -> Result<Arc<Topic>, CatalogError> {
+        if let Some(topic) = self.topic(name) {
+            return Ok(topic);
+        }
+        let new = NewTopic {
+            name: name.to_owned(),
+            partitions,
+            configs: BTreeMap::new(),
+            kind: TopicKind::Ordinary,
+        };
+        match self.create_topic(new).await {
+            Err(CatalogError::TopicExists(name)) => {
+                self.topic(&name).ok_or(CatalogError::UnknownTopic(name))
+            }
+            created => created,
+        }
+    }
+
     /// What [`Catalog::create_topic`] would refuse.
     pub fn check_new_topic(&self, topic: &NewTopic) -> Result<(), CatalogError> {
-        todo!()
+        self.inner.check(topic).map(|_| ())
     }
-    /// Deletes a topic and its files.
+
+    /// Deletes a topic and its files. Reads and writes under way fail with
+    /// [`storage::Error::Closed`].
     pub async fn delete_topic(&self, name: &str) -> Result<(), CatalogError> {
-        todo!()
+        let inner = Arc::clone(&self.inner);
+        let name = name.to_owned();
+        detached(async move { inner.delete(name).await }).await
     }
-    /// Reserves `size` producer ids, durably.
-    pub async fn next_producer_id_block(&self, size: i64) -> Result<std::ops::Range<i64>, CatalogError> {
-        todo!()
+
+    /// Reserves `size` (at least 1) producer ids, durably. No id is ever given twice.
+    pub async fn next_producer_id_block(
+        &self,
+        size: i64,
+    ) -> Result<std::ops::Range<i64>, CatalogError> {
+        let inner = Arc::clone(&self.inner);
+        detached(async move { inner.reserve_producer_ids(size.max(1)).await }).await
     }
+}
+
+impl Inner {
+    fn read<R>(&self, look: impl FnOnce(&Topics) -> R) -> R {
+        look(&self.topics.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write(&self, change: impl FnOnce(&mut Topics)) {
+        change(&mut self.topics.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Checks a new topic and returns it with its configs trimmed, and those typed.
+    fn check(&self, new: &NewTopic) -> Result<(NewTopic, TopicConfig), CatalogError> {
+        check_name(&new.name)?;
+        if new.name == CATALOG_TOPIC || (new.kind == TopicKind::Ordinary && is_reserved(&new.name))
+        {
+            let reason = "it is reserved for the broker".to_owned();
+            return Err(CatalogError::InvalidName(new.name.clone(), reason));
+        }
+        if self.read(|topics| topics.by_name.contains_key(&new.name)) {
+            return Err(CatalogError::TopicExists(new.name.clone()));
+        }
+        if !(1..=MAX_PARTITIONS).contains(&new.partitions) {
+            return Err(CatalogError::InvalidPartitions(
+                new.name.clone(),
+                new.partitions,
+            ));
+        }
+        let configs = topic_config::checked(new.configs.clone())?;
+        topic_config::check_new_configs(&configs, &self.defaults)?;
+        let config = TopicConfig::from_configs(&configs, &self.defaults)?;
+        Ok((
+            NewTopic {
+                configs,
+                ..new.clone()
+            },
+            config,
+        ))
+    }
+
+    async fn create(&self, new: NewTopic) -> Result<Arc<Topic>, CatalogError> {
+        let _change = self.change.lock().await;
+        let (new, config) = self.check(&new)?;
+        let NewTopic {
+            name,
+            partitions,
+            configs,
+            kind,
+        } = new;
+        let record = TopicRecord {
+            id: new_topic_id(),
+            kind,
+            partitions,
+            configs,
+        };
+        let logs = open_logs(&name, &record, &config);
+        self.check_folders(&logs).await?;
+        self.log_change(records::topic_batch(
+            self.clock.now_ms(),
+            &name,
+            Some(&record),
+        )?)
+        .await?;
+
+        let log_dir = Arc::clone(&self.log_dir);
+        let opened = blocking(move || Ok(log_dir.open_logs(logs)?)).await;
+        let partitions = match opened {
+            Ok(partitions) => partitions,
+            Err(error) => {
+                self.undo_create(&name, record.partitions).await;
+                return Err(error);
+            }
+        };
+        let TopicRecord {
+            id, kind, configs, ..
+        } = record;
+        let topic = Arc::new(Topic {
+            name,
+            id,
+            kind,
+            configs,
+            config,
+            partitions,
+        });
+        self.write(|topics| topics.insert(Arc::clone(&topic)));
+        tracing::info!(
+            topic = topic.name,
+            %id,
+            partitions = topic.partitions.len(),
+            kind = ?topic.kind,
+            "topic created"
+        );
+        Ok(topic)
+    }
+
+    /// Refuses folders that an earlier life of the data folder left: undoing a failed creation
+    /// must only ever remove what the creation made.
+    async fn check_folders(&self, logs: &[OpenLog]) -> Result<(), CatalogError> {
+        let folders: Vec<_> = logs
+            .iter()
+            .map(|log| {
+                self.log_dir
+                    .path()
+                    .join(format!("{}-{}", log.topic, log.partition))
+            })
+            .collect();
+        blocking(
+            move || match folders.into_iter().find(|folder| folder.exists()) {
+                Some(folder) => Err(CatalogError::FolderInTheWay(folder)),
+                None => Ok(()),
+            },
+        )
+        .await
+    }
+
+    async fn undo_create(&self, name: &str, partitions: i32) {
+        let undone = match records::topic_batch(self.clock.now_ms(), name, None) {
+            Ok(batch) => self.log_change(batch).await,
+            Err(error) => Err(error),
+        };
+        match undone {
+            Ok(()) => self.delete_folders(name.to_owned(), partitions).await,
+            Err(error) => tracing::error!(
+                topic = name,
+                %error,
+                "a topic whose creation failed stays in the catalog; it appears at the next start"
+            ),
+        }
+    }
+
+    async fn delete(&self, name: String) -> Result<(), CatalogError> {
+        let _change = self.change.lock().await;
+        let topic = self
+            .read(|topics| topics.by_name.get(&name).cloned())
+            .ok_or_else(|| CatalogError::UnknownTopic(name.clone()))?;
+        self.log_change(records::topic_batch(self.clock.now_ms(), &name, None)?)
+            .await?;
+        self.write(|topics| topics.remove(&topic));
+        tracing::info!(topic = name, id = %topic.id, "topic deleted");
+        self.delete_folders(name, topic.partition_count()).await;
+        Ok(())
+    }
+
+    /// The topic is gone from the catalog already, so a folder that can't be removed now is
+    /// removed at the next start.
+    async fn delete_folders(&self, name: String, partitions: i32) {
+        let log_dir = Arc::clone(&self.log_dir);
+        let removed = blocking(move || {
+            for partition in 0..partitions {
+                if let Err(error) = log_dir.delete_log(&name, partition) {
+                    tracing::warn!(
+                        topic = name,
+                        partition,
+                        %error,
+                        "a deleted partition's folder is left until the next start"
+                    );
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, "a deleted topic's folders are left until the next start");
+        }
+    }
+
+    async fn reserve_producer_ids(&self, size: i64) -> Result<std::ops::Range<i64>, CatalogError> {
+        let mut change = self.change.lock().await;
+        let start = change.next_producer_id;
+        let end = start
+            .checked_add(size)
+            .ok_or(CatalogError::ProducerIdsExhausted)?;
+        self.log_change(records::producer_ids_batch(self.clock.now_ms(), end)?)
+            .await?;
+        change.next_producer_id = end;
+        Ok(start..end)
+    }
+
+    /// Returns when the change is on the device.
+    async fn log_change(&self, batch: Bytes) -> Result<(), CatalogError> {
+        let offsets = self.log.append_internal(&batch)?;
+        Ok(self.log.wait(offsets.end, Durability::Disk).await?)
+    }
+}
+
+/// The logs of a topic's partitions, in order.
+fn open_logs(name: &str, record: &TopicRecord, config: &TopicConfig) -> Vec<OpenLog> {
+    let visibility = if record.kind.is_published() {
+        Visibility::Derived
+    } else {
+        Visibility::Ordinary
+    };
+    (0..record.partitions)
+        .map(|partition| OpenLog {
+            topic: name.to_owned(),
+            topic_id: record.id,
+            partition,
+            config: Arc::clone(&config.log),
+            visibility,
+        })
+        .collect()
+}
+
+/// A random id whose text, in Kafka's base64, does not begin with a dash: command lines would take
+/// it for an option.
+fn new_topic_id() -> Uuid {
+    const DASH: u8 = 62;
+    loop {
+        let id = Uuid::new_v4();
+        if id.as_bytes()[0] >> 2 != DASH {
+            return id;
+        }
+    }
+}
+
+/// Runs a change to its end even where its caller goes away in the middle: a logged change must
+/// become visible.
+async fn detached<T: Send + 'static>(
+    change: impl Future<Output = Result<T, CatalogError>> + Send + 'static,
+) -> Result<T, CatalogError> {
+    tokio::spawn(change)
+        .await
+        .unwrap_or(Err(CatalogError::Stopping))
+}
+
+/// Runs what waits for the disk on a thread that may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CatalogError> + Send + 'static,
+) -> Result<T, CatalogError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(CatalogError::Stopping))
 }

@@ -1,0 +1,705 @@
+//! Topic configs: their names, types, ranges, defaults and documentation, as Kafka 4 has them, and
+//! the typed form that the logs obey.
+//!
+//! A value comes from the topic, else from the broker's file, else from the table here. Every
+//! config of the table is accepted, kept and described; those that this release does not act on
+//! say so in their documentation.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use storage::LogConfig;
+use storage::config::TimestampType;
+use storage::partition_log::Durability;
+
+use super::{CatalogError, TopicConfig};
+
+/// Kafka's test-only override of `segment.bytes` without its lower bound. Accepted, not described.
+const INTERNAL_SEGMENT_BYTES: &str = "internal.segment.bytes";
+
+/// The smallest offset index that a segment is given, bytes: room for a few entries of both
+/// indexes, so that a segment can always take a batch.
+const MIN_SEGMENT_INDEX_BYTES: u32 = 64;
+
+const NOT_ACTED_ON: &str = " Kept and shown; this release does not act on it.";
+
+/// What values a config takes. Bounds are inclusive.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ConfigKind {
+    /// `true` or `false`, in any case.
+    Boolean,
+    /// A 32-bit integer.
+    Int {
+        /// The smallest value.
+        min: i32,
+        /// The largest value.
+        max: i32,
+    },
+    /// A 64-bit integer.
+    Long {
+        /// The smallest value.
+        min: i64,
+    },
+    /// A number.
+    Double {
+        /// The smallest value.
+        min: f64,
+        /// The largest value.
+        max: f64,
+    },
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Any of these words, comma-separated.
+    List(&'static [&'static str]),
+}
+
+impl ConfigKind {
+    /// Says what is wrong with `value`.
+    fn check(&self, value: &str) -> Result<(), String> {
+        match *self {
+            Self::Boolean => parse_boolean(value).map(|_| ()),
+            Self::Int { min, max } => match value.parse::<i32>() {
+                Ok(number) if number < min => Err(format!("must be at least {min}")),
+                Ok(number) if number > max => Err(format!("must be at most {max}")),
+                Ok(_) => Ok(()),
+                Err(_) => Err("must be a 32-bit integer".to_owned()),
+            },
+            Self::Long { min } => match value.parse::<i64>() {
+                Ok(number) if number < min => Err(format!("must be at least {min}")),
+                Ok(_) => Ok(()),
+                Err(_) => Err("must be a 64-bit integer".to_owned()),
+            },
+            Self::Double { min, max } => match value.parse::<f64>() {
+                Ok(number) if (min..=max).contains(&number) => Ok(()),
+                Ok(_) => Err(format!("must be between {min} and {max}")),
+                Err(_) => Err("must be a number".to_owned()),
+            },
+            Self::Choice(words) if words.contains(&value) => Ok(()),
+            Self::Choice(words) => Err(format!("must be one of {}", words.join(", "))),
+            Self::List(words) => match list(value).find(|word| !words.contains(word)) {
+                None => Ok(()),
+                Some(word) => Err(format!("{word:?} is not one of {}", words.join(", "))),
+            },
+        }
+    }
+}
+
+/// One topic config.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TopicConfigDef {
+    /// Its name on a topic.
+    pub name: &'static str,
+    /// The name under which the broker's default for it is described.
+    pub broker_name: &'static str,
+    /// What it takes.
+    pub kind: ConfigKind,
+    /// Its value where neither the topic nor the broker's file sets one.
+    pub default: &'static str,
+    meaning: &'static str,
+    acted_on: bool,
+}
+
+impl TopicConfigDef {
+    /// What it means, and whether this release acts on it.
+    pub fn documentation(&self) -> String {
+        let mut text = self.meaning.to_owned();
+        if !self.acted_on {
+            text.push_str(NOT_ACTED_ON);
+        }
+        text
+    }
+
+    /// The config of that name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        TOPIC_CONFIGS
+            .binary_search_by(|def| def.name.cmp(name))
+            .ok()
+            .and_then(|at| TOPIC_CONFIGS.get(at))
+    }
+
+    const fn new(
+        name: &'static str,
+        broker_name: &'static str,
+        kind: ConfigKind,
+        default: &'static str,
+        meaning: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            broker_name,
+            kind,
+            default,
+            meaning,
+            acted_on: true,
+        }
+    }
+
+    const fn not_acted_on(mut self) -> Self {
+        self.acted_on = false;
+        self
+    }
+}
+
+const fn int(min: i32) -> ConfigKind {
+    ConfigKind::Int { min, max: i32::MAX }
+}
+
+const fn long(min: i64) -> ConfigKind {
+    ConfigKind::Long { min }
+}
+
+const DURABILITIES: ConfigKind = ConfigKind::Choice(&["disk", "page_cache"]);
+const LONG_MAX: &str = "9223372036854775807";
+
+/// Every topic config, sorted by name. Names, types, bounds and defaults: Kafka's `LogConfig` and
+/// `ServerTopicConfigSynonyms`; those that begin with `milena.` are Milena's own.
+pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
+    TopicConfigDef::new(
+        "cleanup.policy",
+        "log.cleanup.policy",
+        ConfigKind::List(&["compact", "delete"]),
+        "delete",
+        "What happens to old records. With \"compact\" every record must have a key, or it is \
+         refused. This release removes no records under either policy.",
+    ),
+    TopicConfigDef::new(
+        "compression.gzip.level",
+        "compression.gzip.level",
+        ConfigKind::Int { min: -1, max: 9 },
+        "-1",
+        "The level of gzip where compression.type is gzip.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "compression.lz4.level",
+        "compression.lz4.level",
+        ConfigKind::Int { min: 1, max: 17 },
+        "9",
+        "The level of lz4 where compression.type is lz4.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "compression.type",
+        "compression.type",
+        ConfigKind::Choice(&["gzip", "lz4", "producer", "snappy", "uncompressed", "zstd"]),
+        "producer",
+        "The codec of stored batches. Batches are stored as the producer compressed them, whatever \
+         this says.",
+    ),
+    TopicConfigDef::new(
+        "compression.zstd.level",
+        "compression.zstd.level",
+        ConfigKind::Int {
+            min: -131_072,
+            max: 22,
+        },
+        "3",
+        "The level of zstd where compression.type is zstd.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "delete.retention.ms",
+        "log.cleaner.delete.retention.ms",
+        long(0),
+        "86400000",
+        "How long a compacted topic keeps a tombstone, milliseconds.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "file.delete.delay.ms",
+        "log.segment.delete.delay.ms",
+        long(0),
+        "60000",
+        "How long a removed segment's file stays on the disk, milliseconds.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "flush.messages",
+        "log.flush.interval.messages",
+        long(1),
+        LONG_MAX,
+        "After how many records the log is synced. When a record is durable is set by \
+         milena.acks.all.durability and milena.acks.one.durability instead.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "flush.ms",
+        "log.flush.interval.ms",
+        long(0),
+        LONG_MAX,
+        "After how many milliseconds the log is synced. When a record is durable is set by \
+         milena.acks.all.durability and milena.acks.one.durability instead.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "index.interval.bytes",
+        "log.index.interval.bytes",
+        int(0),
+        "4096",
+        "Bytes of log between two entries of the offset index.",
+    ),
+    TopicConfigDef::new(
+        "max.compaction.lag.ms",
+        "log.cleaner.max.compaction.lag.ms",
+        long(1),
+        LONG_MAX,
+        "The longest that a record of a compacted topic stays uncompacted, milliseconds.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "max.message.bytes",
+        "message.max.bytes",
+        int(0),
+        "1048588",
+        "The largest record batch, as compressed, bytes.",
+    ),
+    TopicConfigDef::new(
+        "message.timestamp.after.max.ms",
+        "log.message.timestamp.after.max.ms",
+        long(0),
+        "3600000",
+        "How far a record's timestamp may be ahead of the broker's clock, milliseconds.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "message.timestamp.before.max.ms",
+        "log.message.timestamp.before.max.ms",
+        long(0),
+        LONG_MAX,
+        "How far a record's timestamp may be behind the broker's clock, milliseconds.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "message.timestamp.type",
+        "log.message.timestamp.type",
+        ConfigKind::Choice(&["CreateTime", "LogAppendTime"]),
+        "CreateTime",
+        "Which time a record carries: the producer's (CreateTime), or the broker's at append \
+         (LogAppendTime).",
+    ),
+    TopicConfigDef::new(
+        "milena.acks.all.durability",
+        "milena.acks.all.durability",
+        DURABILITIES,
+        "disk",
+        "What a produce with acks=all waits for: \"disk\" is a completed fdatasync, \"page_cache\" \
+         survives the process but not the power.",
+    ),
+    TopicConfigDef::new(
+        "milena.acks.one.durability",
+        "milena.acks.one.durability",
+        DURABILITIES,
+        "page_cache",
+        "What a produce with acks=1 waits for: \"disk\" is a completed fdatasync, \"page_cache\" \
+         survives the process but not the power.",
+    ),
+    TopicConfigDef::new(
+        "min.cleanable.dirty.ratio",
+        "log.cleaner.min.cleanable.ratio",
+        ConfigKind::Double { min: 0.0, max: 1.0 },
+        "0.5",
+        "The share of a compacted log that must be uncompacted before it is compacted.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "min.compaction.lag.ms",
+        "log.cleaner.min.compaction.lag.ms",
+        long(0),
+        "0",
+        "The least time that a record of a compacted topic stays uncompacted, milliseconds.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "min.insync.replicas",
+        "min.insync.replicas",
+        int(1),
+        "1",
+        "How many replicas a write with acks=all needs. Every partition has one replica, and \
+         acks=all waits for milena.acks.all.durability on it.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "preallocate",
+        "log.preallocate",
+        ConfigKind::Boolean,
+        "false",
+        "Whether a new segment's file is allocated at its full size.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "retention.bytes",
+        "log.retention.bytes",
+        long(i64::MIN),
+        "-1",
+        "How large a partition may grow before its oldest segments are removed, bytes; -1 is \
+         without a limit.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "retention.ms",
+        "log.retention.ms",
+        long(-1),
+        "604800000",
+        "How old a segment may grow before it is removed, milliseconds; -1 is without a limit.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "segment.bytes",
+        "log.segment.bytes",
+        int(1024 * 1024),
+        "1073741824",
+        "The size at which a segment rolls, bytes.",
+    ),
+    TopicConfigDef::new(
+        "segment.index.bytes",
+        "log.index.size.max.bytes",
+        int(4),
+        "10485760",
+        "The size of the offset index at which a segment rolls, bytes.",
+    ),
+    TopicConfigDef::new(
+        "segment.jitter.ms",
+        "log.roll.jitter.ms",
+        long(0),
+        "0",
+        "The most that is subtracted at random from segment.ms, milliseconds.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "segment.ms",
+        "log.roll.ms",
+        long(1),
+        "604800000",
+        "The age at which a segment rolls, milliseconds.",
+    ),
+    TopicConfigDef::new(
+        "unclean.leader.election.enable",
+        "unclean.leader.election.enable",
+        ConfigKind::Boolean,
+        "false",
+        "Whether a replica that is not in sync may lead. Every partition has one replica.",
+    )
+    .not_acted_on(),
+];
+
+/// Where a config's value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// Set on the topic.
+    Topic,
+    /// Set in the broker's file.
+    BrokerFile,
+    /// Set nowhere.
+    Default,
+}
+
+/// What the broker's file sets for topics that do not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicDefaults {
+    configs: BTreeMap<String, String>,
+    producer_id_expiration_ms: u64,
+}
+
+impl Default for TopicDefaults {
+    fn default() -> Self {
+        Self {
+            configs: BTreeMap::new(),
+            producer_id_expiration_ms: LogConfig::default().producer_id_expiration_ms,
+        }
+    }
+}
+
+impl TopicDefaults {
+    /// Defaults by topic config name. Fails on an unknown name or a bad value.
+    pub fn new(configs: BTreeMap<String, String>) -> Result<Self, CatalogError> {
+        let configs = checked(configs)?;
+        let defaults = Self {
+            configs,
+            ..Self::default()
+        };
+        check_new_configs(&BTreeMap::new(), &defaults)?;
+        Ok(defaults)
+    }
+
+    /// `producer.id.expiration.ms`: idle producers are forgotten after this long. A setting of the
+    /// broker, not of a topic.
+    #[must_use]
+    pub fn with_producer_id_expiration_ms(mut self, producer_id_expiration_ms: u64) -> Self {
+        self.producer_id_expiration_ms = producer_id_expiration_ms;
+        self
+    }
+
+    /// `producer.id.expiration.ms`.
+    pub fn producer_id_expiration_ms(&self) -> u64 {
+        self.producer_id_expiration_ms
+    }
+
+    /// What the broker's file sets for the topic config `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.configs.get(name).map(String::as_str)
+    }
+}
+
+/// The value that a topic with `explicit` configs has, and where it comes from.
+pub fn effective<'a>(
+    def: &'static TopicConfigDef,
+    explicit: &'a BTreeMap<String, String>,
+    defaults: &'a TopicDefaults,
+) -> (&'a str, ConfigSource) {
+    if let Some(value) = explicit.get(def.name) {
+        (value, ConfigSource::Topic)
+    } else if let Some(value) = defaults.get(def.name) {
+        (value, ConfigSource::BrokerFile)
+    } else {
+        (def.default, ConfigSource::Default)
+    }
+}
+
+/// Checks names and values, and trims the values.
+pub(super) fn checked(
+    configs: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, CatalogError> {
+    configs
+        .into_iter()
+        .map(|(key, value)| {
+            let trimmed = value.trim();
+            let kind = match TopicConfigDef::find(&key) {
+                Some(def) => def.kind,
+                None if key == INTERNAL_SEGMENT_BYTES => int(1),
+                None => return Err(invalid(&key, trimmed, "unknown topic config")),
+            };
+            match kind.check(trimmed) {
+                Ok(()) => Ok((key, trimmed.to_owned())),
+                Err(reason) => Err(invalid(&key, trimmed, &reason)),
+            }
+        })
+        .collect()
+}
+
+/// What must hold between the configs of a topic that is created.
+pub(super) fn check_new_configs(
+    explicit: &BTreeMap<String, String>,
+    defaults: &TopicDefaults,
+) -> Result<(), CatalogError> {
+    let values = Values { explicit, defaults };
+    let minimum = values.number::<i64>("min.compaction.lag.ms")?;
+    let maximum = values.number::<i64>("max.compaction.lag.ms")?;
+    if values.is_compact()? && minimum > maximum {
+        return Err(invalid(
+            "min.compaction.lag.ms",
+            &minimum.to_string(),
+            &format!("must not be above max.compaction.lag.ms, which is {maximum}"),
+        ));
+    }
+    Ok(())
+}
+
+impl TopicConfig {
+    /// The typed form of a topic's configs over the broker's defaults.
+    pub fn from_configs(
+        explicit: &BTreeMap<String, String>,
+        defaults: &TopicDefaults,
+    ) -> Result<Self, CatalogError> {
+        let values = Values { explicit, defaults };
+        let segment_bytes = match explicit.get(INTERNAL_SEGMENT_BYTES) {
+            Some(value) => parse(INTERNAL_SEGMENT_BYTES, value)?,
+            None => values.number("segment.bytes")?,
+        };
+        let segment_index_bytes: u32 = values.number("segment.index.bytes")?;
+        let log = LogConfig {
+            segment_bytes,
+            segment_ms: values.number("segment.ms")?,
+            segment_index_bytes: segment_index_bytes.max(MIN_SEGMENT_INDEX_BYTES),
+            index_interval_bytes: values.number("index.interval.bytes")?,
+            max_message_bytes: values.number("max.message.bytes")?,
+            message_timestamp_type: values.timestamp_type()?,
+            compact: values.is_compact()?,
+            producer_id_expiration_ms: defaults.producer_id_expiration_ms,
+        };
+        Ok(Self {
+            log: Arc::new(log),
+            durability_all: values.durability("milena.acks.all.durability")?,
+            durability_one: values.durability("milena.acks.one.durability")?,
+        })
+    }
+}
+
+struct Values<'a> {
+    explicit: &'a BTreeMap<String, String>,
+    defaults: &'a TopicDefaults,
+}
+
+impl<'a> Values<'a> {
+    fn text(&self, name: &str) -> Result<&'a str, CatalogError> {
+        let def =
+            TopicConfigDef::find(name).ok_or_else(|| invalid(name, "", "unknown topic config"))?;
+        Ok(effective(def, self.explicit, self.defaults).0)
+    }
+
+    fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, CatalogError> {
+        parse(name, self.text(name)?)
+    }
+
+    fn is_compact(&self) -> Result<bool, CatalogError> {
+        Ok(list(self.text("cleanup.policy")?).any(|word| word == "compact"))
+    }
+
+    fn timestamp_type(&self) -> Result<TimestampType, CatalogError> {
+        let name = "message.timestamp.type";
+        match self.text(name)? {
+            "CreateTime" => Ok(TimestampType::CreateTime),
+            "LogAppendTime" => Ok(TimestampType::LogAppendTime),
+            other => Err(invalid(
+                name,
+                other,
+                "must be one of CreateTime, LogAppendTime",
+            )),
+        }
+    }
+
+    fn durability(&self, name: &str) -> Result<Durability, CatalogError> {
+        match self.text(name)? {
+            "disk" => Ok(Durability::Disk),
+            "page_cache" => Ok(Durability::PageCache),
+            other => Err(invalid(name, other, "must be one of disk, page_cache")),
+        }
+    }
+}
+
+fn parse<T: std::str::FromStr>(name: &str, value: &str) -> Result<T, CatalogError> {
+    value
+        .parse()
+        .map_err(|_| invalid(name, value, "is out of range"))
+}
+
+fn parse_boolean(value: &str) -> Result<bool, String> {
+    if value.eq_ignore_ascii_case("true") {
+        Ok(true)
+    } else if value.eq_ignore_ascii_case("false") {
+        Ok(false)
+    } else {
+        Err("must be true or false".to_owned())
+    }
+}
+
+fn list(value: &str) -> impl Iterator<Item = &str> {
+    value
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+}
+
+fn invalid(key: &str, value: &str, reason: &str) -> CatalogError {
+    CatalogError::InvalidConfig {
+        key: key.to_owned(),
+        value: value.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_its_defaults_are_legal() {
+        assert!(TOPIC_CONFIGS.is_sorted_by(|a, b| a.name < b.name));
+        for def in TOPIC_CONFIGS {
+            assert_eq!(def.kind.check(def.default), Ok(()), "{}", def.name);
+            assert!(TopicConfigDef::find(def.name).is_some());
+        }
+    }
+
+    #[test]
+    fn the_tables_defaults_are_the_logs_defaults() {
+        let config =
+            TopicConfig::from_configs(&BTreeMap::new(), &TopicDefaults::default()).unwrap();
+        assert_eq!(*config.log, LogConfig::default());
+        assert_eq!(config.durability_all, Durability::Disk);
+        assert_eq!(config.durability_one, Durability::PageCache);
+    }
+
+    #[test]
+    fn values_are_checked_as_kafka_checks_them() {
+        let accepted = [
+            ("segment.bytes", "1048576"),
+            ("segment.bytes", " 2097152 "),
+            ("internal.segment.bytes", "1000"),
+            ("retention.ms", "-1"),
+            ("retention.bytes", "-5"),
+            ("cleanup.policy", "compact, delete"),
+            ("cleanup.policy", ""),
+            ("preallocate", "TRUE"),
+            ("min.cleanable.dirty.ratio", "1"),
+            ("compression.type", "zstd"),
+            ("message.timestamp.type", "LogAppendTime"),
+            ("milena.acks.all.durability", "page_cache"),
+        ];
+        for (key, value) in accepted {
+            assert!(checked(configs(&[(key, value)])).is_ok(), "{key} = {value}");
+        }
+        let refused = [
+            ("segment.bytes", "1048575", "at least 1048576"),
+            ("segment.bytes", "2147483648", "32-bit"),
+            ("segment.ms", "0", "at least 1"),
+            ("retention.ms", "-2", "at least -1"),
+            ("retention.ms", "a week", "64-bit"),
+            ("cleanup.policy", "compact,shred", "\"shred\""),
+            ("preallocate", "yes", "true or false"),
+            ("min.cleanable.dirty.ratio", "1.01", "between 0 and 1"),
+            ("min.cleanable.dirty.ratio", "NaN", "between 0 and 1"),
+            ("compression.type", "brotli", "one of gzip"),
+            ("compression.lz4.level", "18", "at most 17"),
+            ("message.timestamp.type", "createtime", "one of CreateTime"),
+            ("milena.acks.one.durability", "tape", "one of disk"),
+            ("no.such.config", "1", "unknown topic config"),
+        ];
+        for (key, value, reason) in refused {
+            let error = checked(configs(&[(key, value)])).unwrap_err().to_string();
+            assert!(
+                error.contains(key) && error.contains(reason),
+                "{key} = {value}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_topic_goes_before_the_brokers_file_and_that_before_the_default() {
+        let defaults = TopicDefaults::new(configs(&[
+            ("segment.ms", "7"),
+            ("cleanup.policy", "compact"),
+        ]))
+        .unwrap();
+        let explicit = configs(&[("segment.ms", "9"), ("internal.segment.bytes", "4000")]);
+        let config = TopicConfig::from_configs(&explicit, &defaults).unwrap();
+        assert_eq!(config.log.segment_ms, 9);
+        assert_eq!(config.log.segment_bytes, 4000);
+        assert!(config.log.compact);
+
+        let source = |name| effective(TopicConfigDef::find(name).unwrap(), &explicit, &defaults);
+        assert_eq!(source("segment.ms"), ("9", ConfigSource::Topic));
+        assert_eq!(
+            source("cleanup.policy"),
+            ("compact", ConfigSource::BrokerFile)
+        );
+        assert_eq!(source("retention.ms"), ("604800000", ConfigSource::Default));
+    }
+
+    #[test]
+    fn compaction_lags_must_not_cross() {
+        let crossed = configs(&[
+            ("cleanup.policy", "compact"),
+            ("min.compaction.lag.ms", "10"),
+            ("max.compaction.lag.ms", "9"),
+        ]);
+        assert!(check_new_configs(&crossed, &TopicDefaults::default()).is_err());
+        assert!(TopicDefaults::new(crossed).is_err());
+    }
+}
