@@ -149,7 +149,7 @@ impl PartitionLog {
         &self,
         end: Offset,
         durability: Durability,
-    ) -> impl Future<Output = Result<()>> + Send + 'static {
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
         async { todo!() }
     }
 

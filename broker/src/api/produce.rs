@@ -1,0 +1,332 @@
+//! Produce (0), versions 3 to 13: one record batch per partition, appended in request order.
+//!
+//! - Batches are appended while the request is handled, so requests of one connection append in
+//!   the order in which they were sent; waiting for the disk happens in the reply, while the next
+//!   request is handled.
+//! - `acks=all` waits for the topic's `durability_all`, `acks=1` for its `durability_one`; a
+//!   duplicate of a batch that is not yet as durable waits for the same. `acks=0` has no response,
+//!   and closes the connection when a partition fails, as Kafka does.
+//! - Topics that the broker writes itself are refused: model topics' outputs and dead letters with
+//!   POLICY_VIOLATION, internal topics with INVALID_TOPIC_EXCEPTION. Clients give up on both at once, and
+//!   show the message that comes with them (from version 8).
+//! - Transactions are not served: transactional batches get TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+//!   which producers take as fatal.
+//! - Versions 0 to 2 (magic 0 and 1) are advertised for old librdkafka's sake (KAFKA-18659) and
+//!   answered by the router.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+use kafka_protocol::protocol::StrBytes;
+use storage::batch::{Batch, Compression};
+use storage::partition_log::{Appended, Durability};
+use storage::{Offset, PartitionLog};
+use tokio::time::{Instant, timeout_at};
+
+use crate::api::error_code;
+use crate::api::partition_request::{partition, storage_failure};
+use crate::catalog::{CatalogError, Topic, TopicKind};
+use crate::router::{Reply, RequestContext};
+
+/// Versions served.
+pub const VERSIONS: RangeInclusive<i16> = 3..=13;
+
+/// From this version on, clients know zstd.
+const ZSTD_SINCE: i16 = 7;
+/// From this version on, topics are named by id.
+const TOPIC_IDS_SINCE: i16 = 13;
+
+/// What the producer waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Acks {
+    None,
+    One,
+    All,
+}
+
+/// Why a partition's batch is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Refusal {
+    code: ResponseError,
+    message: String,
+}
+
+/// An append that is not yet as durable as asked.
+struct Undurable {
+    /// Where its answer is: the topic's place, the partition's place.
+    place: (usize, usize),
+    log: Arc<PartitionLog>,
+    end: Offset,
+    durability: Durability,
+}
+
+/// Appends every batch, then answers when they are as durable as asked.
+pub async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Reply<ProduceResponse> {
+    let deadline = Instant::now() + Duration::from_millis(request.timeout_ms.max(0) as u64);
+    let acks = check_request(&request);
+    let mut response = ProduceResponse::default();
+    let mut undurable = Vec::new();
+    for data in request.topic_data {
+        let topic = match &acks {
+            Ok(acks) => writable_topic(ctx, &data).await.map(|topic| (topic, *acks)),
+            Err(refusal) => Err(refusal.clone()),
+        };
+        let mut answers = Vec::with_capacity(data.partition_data.len());
+        for data in data.partition_data {
+            let place = (response.responses.len(), answers.len());
+            answers.push(match &topic {
+                Ok((topic, acks)) => append(ctx, topic, *acks, data, place, &mut undurable),
+                Err(refusal) => refused(data.index, refusal.clone()),
+            });
+        }
+        response.responses.push(
+            TopicProduceResponse::default()
+                .with_name(data.name)
+                .with_topic_id(data.topic_id)
+                .with_partition_responses(answers),
+        );
+    }
+    if acks == Ok(Acks::None) {
+        return match failure_without_response(&response) {
+            Some(reason) => Reply::Close(reason),
+            None => Reply::None,
+        };
+    }
+    if undurable.is_empty() {
+        return Reply::Now(response);
+    }
+    // Asked for here and not in the future, which is polled only when earlier responses are written.
+    let waits: Vec<_> = undurable
+        .into_iter()
+        .map(|it| {
+            (
+                it.place,
+                timeout_at(deadline, it.log.wait(it.end, it.durability)),
+            )
+        })
+        .collect();
+    Reply::Later(Box::pin(async move {
+        let waits = waits
+            .into_iter()
+            .map(|(place, wait)| async move { (place, wait.await) });
+        for ((topic, partition), outcome) in join_all(waits).await {
+            let topic = &mut response.responses[topic];
+            let answer = &mut topic.partition_responses[partition];
+            let refusal = match outcome {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => Refusal::of_storage(&topic.name, answer.index, &error),
+                Err(_) => Refusal::new(
+                    ResponseError::RequestTimedOut,
+                    "the batch was not on the disk in time",
+                ),
+            };
+            *answer = refused(answer.index, refusal);
+        }
+        response
+    }))
+}
+
+/// Why a request with acks=0 failed, if it did: closing the connection is all that can be said.
+fn failure_without_response(response: &ProduceResponse) -> Option<String> {
+    response.responses.iter().find_map(|topic| {
+        let failed = topic
+            .partition_responses
+            .iter()
+            .find(|answer| answer.error_code != 0)?;
+        let message = failed.error_message.as_deref().unwrap_or_default();
+        Some(format!("produce with acks=0 failed: {message}"))
+    })
+}
+
+impl Refusal {
+    fn new(code: ResponseError, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    fn of_storage(topic: &str, partition: i32, error: &storage::Error) -> Self {
+        let code = storage_failure("produce", topic, partition, error);
+        Self::new(code, error.to_string())
+    }
+
+    fn of_catalog(error: &CatalogError) -> Self {
+        Self::new(error_code::of_catalog(error), error.to_string())
+    }
+
+    fn transactions() -> Self {
+        Self::new(
+            ResponseError::TransactionalIdAuthorizationFailed,
+            "this broker does not serve transactions",
+        )
+    }
+}
+
+/// What holds for all partitions of a request.
+fn check_request(request: &ProduceRequest) -> Result<Acks, Refusal> {
+    if request.transactional_id.is_some() {
+        return Err(Refusal::transactions());
+    }
+    match request.acks {
+        0 => Ok(Acks::None),
+        1 => Ok(Acks::One),
+        -1 => Ok(Acks::All),
+        acks => Err(Refusal::new(
+            ResponseError::InvalidRequiredAcks,
+            format!("acks must be 0, 1 or -1, not {acks}"),
+        )),
+    }
+}
+
+/// The topic, created where that is allowed, if clients may write to it.
+async fn writable_topic(
+    ctx: &RequestContext,
+    data: &TopicProduceData,
+) -> Result<Arc<Topic>, Refusal> {
+    let catalog = &ctx.broker.catalog;
+    let settings = &ctx.broker.settings;
+    let topic = if ctx.api_version >= TOPIC_IDS_SINCE {
+        catalog.topic_by_id(data.topic_id).ok_or_else(|| {
+            let message = format!("there is no topic with id {}", data.topic_id);
+            Refusal::new(ResponseError::UnknownTopicId, message)
+        })?
+    } else if let Some(topic) = catalog.topic(&data.name) {
+        topic
+    } else if settings.auto_create_topics_enable {
+        let created = catalog.auto_create(&data.name, settings.num_partitions);
+        created.await.map_err(|error| Refusal::of_catalog(&error))?
+    } else {
+        let unknown = CatalogError::UnknownTopic(data.name.to_string());
+        return Err(Refusal::of_catalog(&unknown));
+    };
+    match reserved_for(&topic) {
+        None => Ok(topic),
+        Some(refusal) => Err(refusal),
+    }
+}
+
+/// Why clients may not write to a topic.
+fn reserved_for(topic: &Topic) -> Option<Refusal> {
+    let name = &topic.name;
+    match &topic.kind {
+        TopicKind::Ordinary => None,
+        TopicKind::Derived { model_topic } => Some(Refusal::new(
+            ResponseError::PolicyViolation,
+            format!(
+                "'{name}' is derived by model topic '{model_topic}'; only the model topic writes it"
+            ),
+        )),
+        TopicKind::DeadLetter { model_topic } => Some(Refusal::new(
+            ResponseError::PolicyViolation,
+            format!(
+                "'{name}' holds the dead letters of model topic '{model_topic}'; \
+                 only the model topic writes it"
+            ),
+        )),
+        TopicKind::Internal | TopicKind::Changelog { .. } => Some(Refusal::new(
+            ResponseError::InvalidTopicException,
+            format!("'{name}' is an internal topic; only the broker writes it"),
+        )),
+    }
+}
+
+/// Appends one partition's batch; notes what is left to wait for.
+fn append(
+    ctx: &RequestContext,
+    topic: &Topic,
+    acks: Acks,
+    data: PartitionProduceData,
+    place: (usize, usize),
+    undurable: &mut Vec<Undurable>,
+) -> PartitionProduceResponse {
+    let index = data.index;
+    let (log, appended) = match try_append(ctx, topic, data) {
+        Ok(appended) => appended,
+        Err(refusal) => return refused(index, refusal),
+    };
+    let durability = match acks {
+        Acks::None => Durability::PageCache,
+        Acks::One => topic.config.durability_one,
+        Acks::All => topic.config.durability_all,
+    };
+    let end = appended.last_offset + 1;
+    let is_durable = match durability {
+        // The append has written it there.
+        Durability::PageCache => true,
+        Durability::Disk => log.offsets().synced_offset >= end,
+    };
+    if !is_durable {
+        undurable.push(Undurable {
+            place,
+            log: Arc::clone(log),
+            end,
+            durability,
+        });
+    }
+    PartitionProduceResponse::default()
+        .with_index(index)
+        .with_base_offset(appended.base_offset)
+        .with_log_append_time_ms(appended.log_append_time_ms.unwrap_or(-1))
+        .with_log_start_offset(appended.log_start_offset)
+}
+
+fn try_append<'a>(
+    ctx: &RequestContext,
+    topic: &'a Topic,
+    data: PartitionProduceData,
+) -> Result<(&'a Arc<PartitionLog>, Appended), Refusal> {
+    let log = partition(topic, data.index).map_err(|code| {
+        Refusal::new(
+            code,
+            format!("topic '{}' has no partition {}", topic.name, data.index),
+        )
+    })?;
+    let records = data
+        .records
+        .filter(|records| !records.is_empty())
+        .ok_or_else(|| {
+            Refusal::new(
+                ResponseError::InvalidRecord,
+                "the request has no record batch for this partition",
+            )
+        })?;
+    check_batch(&records, ctx.api_version)?;
+    match log.append(&records) {
+        Ok(appended) => Ok((log, appended)),
+        Err(error) => Err(Refusal::of_storage(&topic.name, data.index, &error)),
+    }
+}
+
+/// What depends on the protocol rather than on the log, which checks the rest.
+fn check_batch(records: &Bytes, api_version: i16) -> Result<(), Refusal> {
+    let Ok(batch) = Batch::parse(records) else {
+        // The log says exactly what is wrong.
+        return Ok(());
+    };
+    if batch.is_transactional() {
+        return Err(Refusal::transactions());
+    }
+    if api_version < ZSTD_SINCE && batch.compression().is_ok_and(|c| c == Compression::Zstd) {
+        return Err(Refusal::new(
+            ResponseError::UnsupportedCompressionType,
+            format!("zstd needs Produce version {ZSTD_SINCE}, the request has {api_version}"),
+        ));
+    }
+    Ok(())
+}
+
+fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
+    PartitionProduceResponse::default()
+        .with_index(index)
+        .with_error_code(refusal.code.code())
+        .with_base_offset(-1)
+        .with_error_message(Some(StrBytes::from_string(refusal.message)))
+}
