@@ -12,10 +12,15 @@ pub mod api;
 pub mod broker;
 pub mod catalog;
 pub mod clock;
+pub mod connection;
+pub mod frame;
 pub mod group;
 pub mod model_topics;
 pub mod producer_ids;
 pub mod quickstart;
+mod produce_before_v3;
+mod request_header;
 pub mod router;
+pub mod wire_shape;
 
 pub use broker::Broker;

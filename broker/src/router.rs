@@ -1,12 +1,30 @@
 //! One table: from an API key and version to its handler.
+//!
+//! The table is built from each API module's `VERSIONS` and `handle`, and ApiVersions answers from
+//! it: what is advertised is what exists. One exception: Produce is advertised from version 0
+//! (librdkafka up to 2.8 stops compressing otherwise, KAFKA-18659), and versions 0 to 2 are answered
+//! with UNSUPPORTED_VERSION.
+//!
+//! As in Kafka, a request that can't be read (unknown API, version out of range, a body that does
+//! not decode) closes the connection; ApiVersions alone answers a version that it does not know.
 
+use std::any::Any;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsResponse, FetchResponse, RequestHeader, ResponseHeader,
+};
+use kafka_protocol::protocol::buf::ByteBufMut;
+use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 
-use crate::Broker;
+use crate::connection::Service;
+use crate::frame::{Frame, FrameBuffer};
+use crate::{Broker, api, produce_before_v3, request_header, wire_shape};
 
 /// Who sent a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,10 +55,240 @@ pub enum Reply<R> {
     /// The response.
     Now(R),
     /// The response, when it is ready. The next request is handled meanwhile; the future is only
-    /// polled once every earlier response of the connection is written.
+    /// polled once every earlier response of the connection is ready.
     Later(BoxFuture<'static, R>),
     /// No response at all (acks=0).
     None,
     /// Close the connection, for this reason.
     Close(String),
+}
+
+/// What becomes of a request.
+pub enum Outcome {
+    /// A response to write.
+    Now(Frame),
+    /// A response to write when it is ready, or the reason to close the connection.
+    Later(BoxFuture<'static, Result<Frame, String>>),
+    /// Nothing to write.
+    None,
+    /// Write the earlier responses, then close the connection for this reason.
+    Close(String),
+}
+
+/// One line of the table.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The API.
+    pub key: ApiKey,
+    /// The versions that its handler serves.
+    pub versions: RangeInclusive<i16>,
+}
+
+impl Api {
+    /// The versions that ApiVersions reports.
+    pub fn advertised(&self) -> RangeInclusive<i16> {
+        match self.key {
+            ApiKey::Produce => 0..=*self.versions.end(),
+            _ => self.versions.clone(),
+        }
+    }
+}
+
+/// Builds the table and the dispatch from lines of `API: module, request type`.
+macro_rules! table {
+    ($($key:ident: $module:ident, $request:ident;)*) => {
+        const TABLE: &[Api] = &[
+            $(Api { key: ApiKey::$key, versions: api::$module::VERSIONS },)*
+        ];
+
+        async fn dispatch(
+            key: ApiKey,
+            context: &RequestContext,
+            body: Bytes,
+        ) -> Result<Outcome, String> {
+            match key {
+                $(ApiKey::$key => {
+                    let request: kafka_protocol::messages::$request = decode(context, body)?;
+                    let reply = api::$module::handle(context, request).await;
+                    answer::<kafka_protocol::messages::$request>(context, reply)
+                })*
+                other => Err(format!("{other:?} is not served")),
+            }
+        }
+    };
+}
+
+table! {
+    ApiVersions: api_versions, ApiVersionsRequest;
+    DescribeCluster: describe_cluster, DescribeClusterRequest;
+    GetTelemetrySubscriptions: get_telemetry_subscriptions, GetTelemetrySubscriptionsRequest;
+}
+
+/// Every API that is served.
+pub fn table() -> &'static [Api] {
+    TABLE
+}
+
+/// The requests of one connection.
+#[derive(Debug)]
+pub struct Router {
+    broker: Arc<Broker>,
+    client_host: IpAddr,
+    /// The last request's, so that it is not copied out of every request.
+    client_id: Option<StrBytes>,
+}
+
+impl Router {
+    /// For a connection from `client_host`.
+    pub fn new(broker: Arc<Broker>, client_host: IpAddr) -> Self {
+        Self {
+            broker,
+            client_host,
+            client_id: None,
+        }
+    }
+
+    async fn route(&mut self, mut frame: Bytes) -> Result<Outcome, String> {
+        let start = request_header::start(&frame).map_err(|error| error.to_string())?;
+        let version = start.api_version;
+        let served = ApiKey::try_from(start.api_key)
+            .ok()
+            .and_then(|key| TABLE.iter().find(|api| api.key == key));
+        let Some(served) = served else {
+            let client = request_header::client_id(&frame).unwrap_or_default();
+            return Err(format!(
+                "unknown API {} v{version} from client {client:?}",
+                start.api_key
+            ));
+        };
+        let key = served.key;
+        if !served.advertised().contains(&version) {
+            if key == ApiKey::ApiVersions {
+                let response = api::api_versions::unsupported_version();
+                return api_versions_v0(start.correlation_id, &response).map(Outcome::Now);
+            }
+            let client = request_header::client_id(&frame).unwrap_or_default();
+            return Err(format!(
+                "{key:?} v{version} is not served (client {client:?})"
+            ));
+        }
+        let header = request_header::decode(&mut frame, key.request_header_version(version))
+            .map_err(|error| format!("{key:?} v{version}: {error}"))?;
+        if !served.versions.contains(&version) {
+            return produce_before_v3::answer(version, start.correlation_id, &frame)
+                .map_err(|error| format!("{key:?} v{version}: {error}"));
+        }
+        wire_shape::check(key, version, &frame).map_err(|error| error.to_string())?;
+        let context = self.context(header);
+        dispatch(key, &context, frame).await
+    }
+
+    fn context(&mut self, header: RequestHeader) -> RequestContext {
+        if self.client_id != header.client_id {
+            // A copy: a slice would keep the whole request's buffer.
+            self.client_id = header
+                .client_id
+                .as_deref()
+                .map(|id| StrBytes::from_string(id.to_owned()));
+        }
+        RequestContext {
+            broker: self.broker.clone(),
+            api_version: header.request_api_version,
+            correlation_id: header.correlation_id,
+            client_id: self.client_id.clone(),
+            client_host: self.client_host,
+            principal: Principal::Anonymous,
+        }
+    }
+}
+
+impl Service for Router {
+    async fn call(&mut self, frame: Bytes) -> Outcome {
+        match self.route(frame).await {
+            Ok(outcome) => outcome,
+            Err(reason) => Outcome::Close(reason),
+        }
+    }
+}
+
+fn decode<R: Request>(context: &RequestContext, mut body: Bytes) -> Result<R, String> {
+    let version = context.api_version;
+    R::decode(&mut body, version).map_err(|error| {
+        let name = api_name::<R>();
+        let client = context.client_id.as_deref().unwrap_or_default();
+        format!("{name} v{version} from client {client:?} does not decode: {error:#}")
+    })
+}
+
+fn answer<R: Request>(
+    context: &RequestContext,
+    reply: Reply<R::Response>,
+) -> Result<Outcome, String>
+where
+    R::Response: Send + 'static,
+{
+    let (version, correlation_id) = (context.api_version, context.correlation_id);
+    Ok(match reply {
+        Reply::Now(response) => Outcome::Now(encode::<R>(version, correlation_id, &response)?),
+        Reply::Later(response) => Outcome::Later(
+            response
+                .map(move |response| encode::<R>(version, correlation_id, &response))
+                .boxed(),
+        ),
+        Reply::None => Outcome::None,
+        Reply::Close(reason) => Outcome::Close(reason),
+    })
+}
+
+fn encode<R: Request>(
+    version: i16,
+    correlation_id: i32,
+    response: &R::Response,
+) -> Result<Frame, String>
+where
+    R::Response: 'static,
+{
+    let header_version = R::Response::header_version(version);
+    encode_frame(header_version, correlation_id, response, version)
+        .map_err(|error| format!("{} v{version}: response: {error}", api_name::<R>()))
+}
+
+fn api_name<R: Request>() -> String {
+    ApiKey::try_from(R::KEY).map_or_else(|()| R::KEY.to_string(), |key| format!("{key:?}"))
+}
+
+fn encode_frame<T: Encodable + 'static>(
+    header_version: i16,
+    correlation_id: i32,
+    body: &T,
+    version: i16,
+) -> Result<Frame, String> {
+    let mut out = FrameBuffer::with_capacity(256);
+    out.splice(records(body));
+    let length = out.put_gap(4);
+    let header = ResponseHeader::default().with_correlation_id(correlation_id);
+    header
+        .encode(&mut out, header_version)
+        .map_err(|error| format!("{error:#}"))?;
+    body.encode(&mut out, version)
+        .map_err(|error| format!("{error:#}"))?;
+    let len = (out.offset() - 4) as u32;
+    out.gap_buf(length).copy_from_slice(&len.to_be_bytes());
+    Ok(out.into_frame())
+}
+
+/// The record bytes of a fetch: slices of the log that are written as they are.
+fn records(response: &dyn Any) -> Vec<Bytes> {
+    let Some(fetch) = response.downcast_ref::<FetchResponse>() else {
+        return Vec::new();
+    };
+    let partitions = fetch.responses.iter().flat_map(|topic| &topic.partitions);
+    partitions
+        .filter_map(|partition| partition.records.clone())
+        .collect()
+}
+
+/// An ApiVersions response for a client whose version is unknown: the oldest, which all can read.
+fn api_versions_v0(correlation_id: i32, response: &ApiVersionsResponse) -> Result<Frame, String> {
+    encode_frame(0, correlation_id, response, 0).map_err(|error| format!("ApiVersions v0: {error}"))
 }

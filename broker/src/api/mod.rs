@@ -1,7 +1,10 @@
 //! One file per Kafka API, named as Kafka names it: `VERSIONS` and `handle`.
 
+pub mod api_versions;
+pub mod describe_cluster;
 pub mod error_code;
+mod partition_request;
+pub mod get_telemetry_subscriptions;
 pub mod init_producer_id;
 pub mod list_offsets;
-mod partition_request;
 pub mod produce;
