@@ -1,10 +1,11 @@
 //! Models, and the runtime that turns input topics into derived topics. No sockets, no broker types.
 //!
-//! - [`spec`]: what the user writes under `[[model]]` and `[[model_topic]]`;
 //! - [`model`]: one file per architecture, and the model's folder on disk;
-//! - [`engine`]: the batching queue and the worker threads that own models;
-//! - [`codec`]: bytes of a record to typed input, and typed output to bytes;
-//! - [`task`]: records in, outputs and positions out, committed together;
+//! - [`codec`]: bytes of a record to a row, and logits to bytes;
+//! - [`feature`]: a record's fields to the model's row;
 //! - [`stream_log`]: the trait that the runtime reads from and commits to.
 
+pub mod codec;
+pub mod feature;
+pub mod model;
 pub mod stream_log;

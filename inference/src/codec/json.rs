@@ -1,0 +1,346 @@
+//! JSON records: only the wanted fields are picked, nothing else is kept.
+//!
+//! A record is parsed once, as a stream: members on no wanted path are skipped without being stored, texts
+//! are borrowed where they have no escapes. Where a member occurs twice the last one counts. What is
+//! skipped is checked to be JSON too.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::feature::{Features, Field, FieldError, JsonPath, Step};
+
+/// Why a record is not a row of the model's inputs.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum JsonError {
+    /// It is not JSON.
+    #[error("not JSON: {0}")]
+    Syntax(String),
+    /// It is not JSON, where a wanted field is.
+    #[error("field {field:?}: {found} is not JSON: {reason}")]
+    FieldSyntax {
+        /// The input's name in the card, or its path.
+        field: String,
+        /// What stands there.
+        found: String,
+        /// What the parser says.
+        reason: String,
+    },
+    /// A field is not what the model needs.
+    #[error(transparent)]
+    Field(#[from] FieldError),
+}
+
+/// Turns JSON records into rows.
+#[derive(Clone, Debug)]
+pub struct JsonDecoder {
+    features: Features,
+    tree: Node,
+    /// By input: which picked field it is; inputs may share one.
+    slots: Vec<usize>,
+    slot_count: usize,
+}
+
+impl JsonDecoder {
+    /// For the inputs of a model.
+    pub fn new(features: Features) -> Self {
+        let mut tree = Node::default();
+        let mut distinct: Vec<&JsonPath> = Vec::new();
+        let mut slots = Vec::with_capacity(features.paths().len());
+        for path in features.paths() {
+            let slot = match distinct.iter().position(|known| *known == path) {
+                Some(slot) => slot,
+                None => {
+                    distinct.push(path);
+                    tree.insert(path.steps(), distinct.len() - 1);
+                    distinct.len() - 1
+                }
+            };
+            slots.push(slot);
+        }
+        let slot_count = distinct.len();
+        Self {
+            tree,
+            slots,
+            slot_count,
+            features,
+        }
+    }
+
+    /// How many numbers a row has.
+    pub fn width(&self) -> usize {
+        self.features.width()
+    }
+
+    /// Appends a record's row; on error `row` is as it was.
+    pub fn decode(&self, record: &[u8], row: &mut Vec<f32>) -> Result<(), JsonError> {
+        let mut picked = Picked {
+            fields: vec![Field::Absent; self.slot_count],
+            failed_at: None,
+        };
+        let mut json = serde_json::Deserializer::from_slice(record);
+        let pick = Pick {
+            node: &self.tree,
+            picked: &mut picked,
+        };
+        pick.deserialize(&mut json)
+            .and_then(|()| json.end())
+            .map_err(|error| self.syntax_error(record, picked.failed_at, &error))?;
+        // Mostly each input is a field of its own, in order.
+        if self.slot_count == self.slots.len() {
+            self.features.encode(&picked.fields, row)?;
+        } else {
+            let fields: Vec<Field<'_>> = self
+                .slots
+                .iter()
+                .map(|&slot| picked.fields.get(slot).cloned().unwrap_or_default())
+                .collect();
+            self.features.encode(&fields, row)?;
+        }
+        Ok(())
+    }
+
+    fn syntax_error(
+        &self,
+        record: &[u8],
+        failed_at: Option<usize>,
+        error: &serde_json::Error,
+    ) -> JsonError {
+        let input =
+            failed_at.and_then(|slot| self.slots.iter().position(|&of_input| of_input == slot));
+        match input {
+            Some(input) => JsonError::FieldSyntax {
+                field: self.features.label(input).to_owned(),
+                found: token_at(record, error.line(), error.column()),
+                reason: error.to_string(),
+            },
+            None => JsonError::Syntax(error.to_string()),
+        }
+    }
+}
+
+/// Most of a token that an error shows, in bytes.
+const MAX_SHOWN_BYTES: usize = 32;
+
+/// The word at a parser's line and column, both from 1.
+fn token_at(record: &[u8], line: usize, column: usize) -> String {
+    let line = record
+        .split(|&byte| byte == b'\n')
+        .nth(line.saturating_sub(1))
+        .unwrap_or_default();
+    let of_word =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_');
+    let at = column.saturating_sub(1).min(line.len());
+    let (before, after) = line.split_at(at);
+    let start = at
+        - before
+            .iter()
+            .rev()
+            .take(MAX_SHOWN_BYTES)
+            .take_while(|byte| of_word(byte))
+            .count();
+    let end = at
+        + after
+            .iter()
+            .take(MAX_SHOWN_BYTES)
+            .take_while(|byte| of_word(byte))
+            .count();
+    match line.get(start..end) {
+        Some(word) if !word.is_empty() => String::from_utf8_lossy(word).into_owned(),
+        _ => "what stands there".to_owned(),
+    }
+}
+
+/// Wanted paths, by their first step.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    names: Vec<(Box<str>, Node)>,
+    /// In order of the position.
+    indexes: Vec<(usize, Node)>,
+    /// Where the value goes, if it is itself wanted.
+    slot: Option<usize>,
+}
+
+impl Node {
+    fn insert(&mut self, steps: &[Step], slot: usize) {
+        let Some((step, rest)) = steps.split_first() else {
+            self.slot = Some(slot);
+            return;
+        };
+        let child = match step {
+            Step::Name(name) => {
+                let at = self.names.iter().position(|(known, _)| **known == **name);
+                let at = at.unwrap_or_else(|| {
+                    self.names.push((name.as_str().into(), Node::default()));
+                    self.names.len() - 1
+                });
+                self.names.get_mut(at).map(|(_, node)| node)
+            }
+            Step::Index(index) => {
+                let at = match self
+                    .indexes
+                    .binary_search_by_key(index, |(known, _)| *known)
+                {
+                    Ok(at) => at,
+                    Err(at) => {
+                        self.indexes.insert(at, (*index, Node::default()));
+                        at
+                    }
+                };
+                self.indexes.get_mut(at).map(|(_, node)| node)
+            }
+        };
+        if let Some(child) = child {
+            child.insert(rest, slot);
+        }
+    }
+}
+
+struct Picked<'de> {
+    fields: Vec<Field<'de>>,
+    /// The wanted field in which the parser stopped.
+    failed_at: Option<usize>,
+}
+
+/// Reads a value at a node.
+struct Pick<'p, 'de> {
+    node: &'p Node,
+    picked: &'p mut Picked<'de>,
+}
+
+impl<'de> Pick<'_, 'de> {
+    fn set<E>(self, field: Field<'de>) -> Result<(), E> {
+        if let Some(slot) = self.node.slot
+            && let Some(place) = self.picked.fields.get_mut(slot)
+        {
+            *place = field;
+        }
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Pick<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        let Pick { node, picked } = self;
+        let result = deserializer.deserialize_any(Pick {
+            node,
+            picked: &mut *picked,
+        });
+        if result.is_err() && picked.failed_at.is_none() {
+            picked.failed_at = node.slot;
+        }
+        result
+    }
+}
+
+impl<'de> Visitor<'de> for Pick<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        self.set(Field::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        self.set(Field::Bool(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.set(Field::Number(value as f64))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.set(Field::Number(value as f64))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        self.set(Field::Number(value))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<(), E> {
+        self.set(Field::Text(Cow::Borrowed(value)))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        self.set(Field::Text(Cow::Owned(value.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<(), A::Error> {
+        let mut at = 0;
+        for (index, node) in &self.node.indexes {
+            while at < *index {
+                if array.next_element::<IgnoredAny>()?.is_none() {
+                    return self.set(Field::Compound("an array"));
+                }
+                at += 1;
+            }
+            let picked = &mut *self.picked;
+            if array.next_element_seed(Pick { node, picked })?.is_none() {
+                return self.set(Field::Compound("an array"));
+            }
+            at += 1;
+        }
+        while array.next_element::<IgnoredAny>()?.is_some() {}
+        self.set(Field::Compound("an array"))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        // Producers mostly write members in the same order, so the next one is guessed.
+        let mut guess = 0;
+        while let Some(found) = object.next_key_seed(Key {
+            names: &self.node.names,
+            guess,
+        })? {
+            match found.and_then(|at| Some((at, self.node.names.get(at)?))) {
+                Some((at, (_, node))) => {
+                    guess = at + 1;
+                    let picked = &mut *self.picked;
+                    object.next_value_seed(Pick { node, picked })?;
+                }
+                None => {
+                    object.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        self.set(Field::Compound("an object"))
+    }
+}
+
+/// Finds a member's name among the wanted ones.
+struct Key<'p> {
+    names: &'p [(Box<str>, Node)],
+    guess: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member's name")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        if self
+            .names
+            .get(self.guess)
+            .is_some_and(|(known, _)| **known == *name)
+        {
+            return Ok(Some(self.guess));
+        }
+        Ok(self.names.iter().position(|(known, _)| **known == *name))
+    }
+}

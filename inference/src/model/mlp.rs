@@ -1,0 +1,80 @@
+//! A multilayer perceptron: layers with an activation between them.
+
+use candle_core::Tensor;
+
+use super::card::Activation;
+use super::dense::Dense;
+use super::linear::forward;
+use super::{Device, InferError, Model, Rows};
+
+/// Layers with an activation between them.
+#[derive(Clone, Debug)]
+pub struct Mlp {
+    hidden: Vec<Dense>,
+    last: Dense,
+    activation: Activation,
+}
+
+impl Mlp {
+    /// Of the layers' weights `[out, in]` and biases `[out]`, in order.
+    pub fn new(layers: &[(Tensor, Tensor)], activation: Activation) -> candle_core::Result<Self> {
+        let mut hidden = Vec::with_capacity(layers.len());
+        for (weight, bias) in layers {
+            let layer = Dense::new(weight, bias)?;
+            if let Some(before) = hidden.last().map(Dense::outputs)
+                && before != layer.inputs()
+            {
+                candle_core::bail!(
+                    "a layer of {} inputs after one of {before} outputs",
+                    layer.inputs()
+                );
+            }
+            hidden.push(layer);
+        }
+        match hidden.pop() {
+            Some(last) => Ok(Self {
+                hidden,
+                last,
+                activation,
+            }),
+            None => candle_core::bail!("an mlp needs a layer"),
+        }
+    }
+}
+
+impl Model for Mlp {
+    fn input_width(&self) -> usize {
+        self.hidden.first().unwrap_or(&self.last).inputs()
+    }
+
+    fn output_width(&self) -> usize {
+        self.last.outputs()
+    }
+
+    fn device(&self) -> Device {
+        Device::Cpu
+    }
+
+    fn infer(&mut self, rows: &Rows) -> Result<Rows, InferError> {
+        forward(rows, self.output_width(), |mut x| {
+            for layer in &self.hidden {
+                x = activate(self.activation, &layer.forward(&x)?)?;
+            }
+            self.last.forward(&x)
+        })
+    }
+
+    fn replica(&self) -> Box<dyn Model> {
+        Box::new(self.clone())
+    }
+}
+
+fn activate(activation: Activation, x: &Tensor) -> candle_core::Result<Tensor> {
+    match activation {
+        Activation::Relu => x.relu(),
+        Activation::Tanh => x.tanh(),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::Silu => x.silu(),
+        Activation::Sigmoid => candle_nn::ops::sigmoid(x),
+    }
+}

@@ -1,0 +1,161 @@
+//! Models: one file per architecture, and the folder that one is loaded from.
+//!
+//! A [`Model`] is owned by one OS thread and runs with single-threaded kernels, so that as many models
+//! run side by side as there are workers, and none of them waits for a thread pool.
+
+pub mod card;
+mod dense;
+mod linear;
+mod load;
+mod mlp;
+mod weights;
+
+use std::sync::Arc;
+
+pub use linear::Linear;
+pub use load::{CARD_FILE, LoadError, LoadOptions, WEIGHTS_FILE, load, read_card};
+pub use mlp::Mlp;
+
+use card::ModelCard;
+
+/// Rows of numbers of the same width, one after another.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rows {
+    width: usize,
+    values: Vec<f32>,
+}
+
+impl Rows {
+    /// No rows yet.
+    pub fn new(width: usize) -> Self {
+        Self {
+            width,
+            values: Vec::new(),
+        }
+    }
+
+    /// Rows from their numbers; `None` where they do not fill whole rows.
+    pub fn from_values(width: usize, values: Vec<f32>) -> Option<Self> {
+        (width > 0 && values.len().is_multiple_of(width)).then_some(Self { width, values })
+    }
+
+    /// Numbers in a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// How many rows.
+    pub fn len(&self) -> usize {
+        self.values.len().checked_div(self.width).unwrap_or(0)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// All numbers, row after row.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// The numbers of the rows, to append whole rows to.
+    pub fn values_mut(&mut self) -> &mut Vec<f32> {
+        &mut self.values
+    }
+
+    /// A row; empty where there is none.
+    pub fn row(&self, index: usize) -> &[f32] {
+        let start = index.saturating_mul(self.width);
+        self.values
+            .get(start..start.saturating_add(self.width))
+            .unwrap_or_default()
+    }
+
+    /// Some of the rows, copied.
+    pub fn slice(&self, rows: std::ops::Range<usize>) -> Self {
+        let range = rows.start.saturating_mul(self.width)..rows.end.saturating_mul(self.width);
+        Self {
+            width: self.width,
+            values: self.values.get(range).unwrap_or_default().to_vec(),
+        }
+    }
+
+    /// Appends the rows of another of the same width.
+    pub fn append(&mut self, other: &Self) {
+        debug_assert_eq!(self.width, other.width);
+        self.values.extend_from_slice(&other.values);
+    }
+}
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    Cpu,
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+        }
+    }
+}
+
+/// Why a batch was not inferred. Some record of it may be the cause, so it may succeed in parts.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InferError(pub String);
+
+/// A model, owned by one thread.
+///
+/// A batch is answered before the next one is given. A device whose results come later (CUDA) answers
+/// through a method of its own that starts a batch; a worker may then have one batch in flight while it
+/// prepares the next, and nothing above the engine changes.
+pub trait Model: Send {
+    /// Numbers that a row has.
+    fn input_width(&self) -> usize;
+
+    /// Logits that each row is answered with.
+    fn output_width(&self) -> usize;
+
+    /// Where it runs.
+    fn device(&self) -> Device;
+
+    /// The logits of a batch: one row for each row, in order.
+    fn infer(&mut self, rows: &Rows) -> Result<Rows, InferError>;
+
+    /// Another one of the same weights, for another thread.
+    fn replica(&self) -> Box<dyn Model>;
+}
+
+/// Which model it is, for lineage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Its name in the config.
+    pub name: String,
+    /// The version's id.
+    pub version: String,
+    /// SHA-256 of the weights file, in hexadecimal.
+    pub sha256: String,
+}
+
+/// A model that is ready to run.
+pub struct LoadedModel {
+    /// Which it is.
+    pub info: ModelInfo,
+    /// Its card, with the labels that the config gives.
+    pub card: Arc<ModelCard>,
+    /// The model.
+    pub model: Box<dyn Model>,
+}
+
+impl std::fmt::Debug for LoadedModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LoadedModel")
+            .field("info", &self.info)
+            .field("card", &self.card)
+            .finish_non_exhaustive()
+    }
+}
