@@ -120,8 +120,12 @@ macro_rules! table {
 
 table! {
     ApiVersions: api_versions, ApiVersionsRequest;
+    CreateTopics: create_topics, CreateTopicsRequest;
+    DeleteTopics: delete_topics, DeleteTopicsRequest;
     DescribeCluster: describe_cluster, DescribeClusterRequest;
+    DescribeConfigs: describe_configs, DescribeConfigsRequest;
     GetTelemetrySubscriptions: get_telemetry_subscriptions, GetTelemetrySubscriptionsRequest;
+    Metadata: metadata, MetadataRequest;
 }
 
 /// Every API that is served.
