@@ -62,6 +62,7 @@ struct Refusal {
 struct Undurable {
     /// Where its answer is: the topic's place, the partition's place.
     place: (usize, usize),
+    topic: Arc<Topic>,
     log: Arc<PartitionLog>,
     end: Offset,
     durability: Durability,
@@ -106,19 +107,13 @@ pub async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Reply<Prod
     let waits: Vec<_> = undurable
         .into_iter()
         .map(|it| {
-            (
-                it.place,
-                timeout_at(deadline, it.log.wait(it.end, it.durability)),
-            )
+            let wait = timeout_at(deadline, it.log.wait(it.end, it.durability));
+            async move { (it.place, it.topic, wait.await) }
         })
         .collect();
     Reply::Later(Box::pin(async move {
-        let waits = waits
-            .into_iter()
-            .map(|(place, wait)| async move { (place, wait.await) });
-        for ((topic, partition), outcome) in join_all(waits).await {
-            let topic = &mut response.responses[topic];
-            let answer = &mut topic.partition_responses[partition];
+        for ((topic_place, place), topic, outcome) in join_all(waits).await {
+            let answer = &mut response.responses[topic_place].partition_responses[place];
             let refusal = match outcome {
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => Refusal::of_storage(&topic.name, answer.index, &error),
@@ -241,7 +236,7 @@ fn reserved_for(topic: &Topic) -> Option<Refusal> {
 /// Appends one partition's batch; notes what is left to wait for.
 fn append(
     ctx: &RequestContext,
-    topic: &Topic,
+    topic: &Arc<Topic>,
     acks: Acks,
     data: PartitionProduceData,
     place: (usize, usize),
@@ -266,6 +261,7 @@ fn append(
     if !is_durable {
         undurable.push(Undurable {
             place,
+            topic: Arc::clone(topic),
             log: Arc::clone(log),
             end,
             durability,
