@@ -124,8 +124,12 @@ table! {
     ListOffsets: list_offsets, ListOffsetsRequest;
     InitProducerId: init_producer_id, InitProducerIdRequest;
     ApiVersions: api_versions, ApiVersionsRequest;
+    CreateTopics: create_topics, CreateTopicsRequest;
+    DeleteTopics: delete_topics, DeleteTopicsRequest;
     DescribeCluster: describe_cluster, DescribeClusterRequest;
+    DescribeConfigs: describe_configs, DescribeConfigsRequest;
     GetTelemetrySubscriptions: get_telemetry_subscriptions, GetTelemetrySubscriptionsRequest;
+    Metadata: metadata, MetadataRequest;
 }
 
 /// Every API that is served.

@@ -1,5 +1,6 @@
 //! Models, and the runtime that turns input topics into derived topics. No sockets, no broker types.
 //!
+//! - [`spec`]: what the user writes under `[[model]]` and `[[model_topic]]`;
 //! - [`model`]: one file per architecture, and the model's folder on disk;
 //! - [`codec`]: bytes of a record to a row, and logits to bytes;
 //! - [`feature`]: a record's fields to the model's row;
@@ -8,4 +9,5 @@
 pub mod codec;
 pub mod feature;
 pub mod model;
+pub mod spec;
 pub mod stream_log;

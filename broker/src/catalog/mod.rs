@@ -13,7 +13,7 @@ mod records;
 pub mod topic_config;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -274,6 +274,11 @@ impl Catalog {
     /// What the broker's file sets for topics that do not say.
     pub fn defaults(&self) -> &TopicDefaults {
         &self.inner.defaults
+    }
+
+    /// The data folder.
+    pub fn data_folder(&self) -> &Path {
+        self.inner.log_dir.path()
     }
 
     /// Creates a topic; it is durable when this returns. The change goes on where the caller

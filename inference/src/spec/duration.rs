@@ -1,0 +1,54 @@
+//! Durations as they are written: a whole number and `us`, `ms`, `s` or `m`.
+
+use std::time::Duration;
+
+use serde::de::{Deserialize, Deserializer, Error};
+
+pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse(&text).ok_or_else(|| {
+        D::Error::custom(format!(
+            "{text:?} is not a duration like \"10ms\", \"5s\" or \"1m\""
+        ))
+    })
+}
+
+fn parse(text: &str) -> Option<Duration> {
+    let end = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(end);
+    let number: u64 = number.parse().ok()?;
+    match unit.trim_start() {
+        "us" => Some(Duration::from_micros(number)),
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_numbers_with_units() {
+        assert_eq!(parse("0ms"), Some(Duration::ZERO));
+        assert_eq!(parse("250us"), Some(Duration::from_micros(250)));
+        assert_eq!(parse("5s"), Some(Duration::from_secs(5)));
+        assert_eq!(parse("2 m"), Some(Duration::from_secs(120)));
+        for bad in [
+            "",
+            "5",
+            "ms",
+            "-1s",
+            "1.5s",
+            "1h",
+            "99999999999999999999s",
+            "18446744073709551615m",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}

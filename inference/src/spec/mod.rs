@@ -1,0 +1,373 @@
+//! What the user writes under `[[model]]` and `[[model_topic]]`.
+//!
+//! Only the keys that are served exist; any other is refused as unknown. [`check`] refuses what the types
+//! alone let through. Values keep where they were written, so that an error can name the line.
+//!
+//! ```toml
+//! [[model]]
+//! name   = "fraud"
+//! source = "models/fraud"          # a folder; relative to the config file's folder
+//!
+//! [[model_topic]]
+//! name  = "transactions.scored"
+//! input = "transactions"           # or a list
+//! model = "fraud"                  # or "fraud@1" where the model has versions
+//! codec     = { in = "json", out = "json" }                  # json | raw
+//! start     = "earliest"                                     # earliest | latest
+//! guarantee = "exactly_once"
+//! output    = { key = "input", headers = "lineage" }         # headers: lineage | none
+//! batch     = { max_records = 1024, max_delay = "0ms" }
+//! on_error  = { decode = "dlq", infer = "dlq", dlq = "transactions.scored.dlq" }   # skip | dlq | fail
+//! ```
+
+mod check;
+mod duration;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, SeqAccess, Visitor};
+pub use toml::Spanned;
+
+pub use check::{Problem, SpecError, check};
+
+use crate::model::LoadOptions;
+use crate::model::card::ModelTask;
+
+/// The version of a model that names none.
+pub const ONLY_VERSION: &str = "1";
+/// Most records of a batch.
+pub const MAX_BATCH_RECORDS: usize = 65_536;
+/// Longest wait for a fuller batch.
+pub const MAX_BATCH_DELAY: Duration = Duration::from_secs(60);
+
+/// `[[model]]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSpec {
+    /// What model topics call it.
+    pub name: Spanned<String>,
+    /// Its folder, where it has no versions.
+    #[serde(default)]
+    pub source: Option<Spanned<PathBuf>>,
+    /// Must be the card's.
+    #[serde(default)]
+    pub task: Option<ModelTask>,
+    /// Take the place of the card's.
+    #[serde(default)]
+    pub labels: Option<Vec<String>>,
+    /// Pins the weights file, where it has no versions.
+    #[serde(default)]
+    pub sha256: Option<Spanned<String>>,
+    /// `[[model.version]]`
+    #[serde(default)]
+    pub version: Vec<VersionSpec>,
+}
+
+/// `[[model.version]]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VersionSpec {
+    /// What stands after the `@`.
+    pub id: Spanned<String>,
+    /// Its folder.
+    pub source: Spanned<PathBuf>,
+    /// Pins the weights file.
+    #[serde(default)]
+    pub sha256: Option<Spanned<String>>,
+}
+
+/// What is to be loaded for a model topic.
+#[derive(Clone, Debug)]
+pub struct ModelSource {
+    /// The model's name.
+    pub name: String,
+    /// The version's id.
+    pub version: String,
+    /// The folder.
+    pub folder: PathBuf,
+    /// For [`crate::model::load`].
+    pub options: LoadOptions,
+}
+
+impl ModelSpec {
+    /// The folder and options of a version: of the only one where none is named.
+    pub fn resolve(&self, version: Option<&str>, base_dir: &Path) -> Result<ModelSource, String> {
+        let name = self.name.get_ref();
+        let ids = || {
+            let ids: Vec<&str> = self
+                .version
+                .iter()
+                .map(|known| known.id.as_ref().as_str())
+                .collect();
+            ids.join(", ")
+        };
+        let (id, source, sha256) = match (version, self.version.as_slice(), &self.source) {
+            (None | Some(ONLY_VERSION), [], Some(source)) => (ONLY_VERSION, source, &self.sha256),
+            (Some(version), [], _) => {
+                return Err(format!(
+                    "model {name:?} has no version {version:?}: it has none but {ONLY_VERSION:?}"
+                ));
+            }
+            (None, [], None) => return Err(format!("model {name:?} has no source")),
+            (None, [only], _) => (only.id.as_ref().as_str(), &only.source, &only.sha256),
+            (None, _, _) => {
+                return Err(format!(
+                    "model {name:?} has the versions {}: name one, as in \"{name}@{}\"",
+                    ids(),
+                    self.version
+                        .last()
+                        .map_or(ONLY_VERSION, |last| last.id.as_ref())
+                ));
+            }
+            (Some(version), versions, _) => {
+                let found = versions.iter().find(|known| known.id.as_ref() == version);
+                let found = found.ok_or_else(|| {
+                    format!(
+                        "model {name:?} has no version {version:?}: it has {}",
+                        ids()
+                    )
+                })?;
+                (version, &found.source, &found.sha256)
+            }
+        };
+        Ok(ModelSource {
+            name: name.clone(),
+            version: id.to_owned(),
+            folder: base_dir.join(source.get_ref()),
+            options: LoadOptions {
+                sha256: sha256.as_ref().map(|sha256| sha256.get_ref().clone()),
+                task: self.task,
+                labels: self.labels.clone(),
+            },
+        })
+    }
+}
+
+/// `[[model_topic]]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelTopicSpec {
+    /// The derived topic.
+    pub name: Spanned<String>,
+    /// The topics that it reads.
+    pub input: Inputs,
+    /// `name` or `name@version`.
+    pub model: Spanned<String>,
+    /// How records are read and written.
+    #[serde(default)]
+    pub codec: CodecSpec,
+    /// Where it starts when it has no position yet.
+    #[serde(default)]
+    pub start: Start,
+    /// The only one that is served.
+    #[serde(default)]
+    pub guarantee: Guarantee,
+    /// What an output is beside its value.
+    #[serde(default)]
+    pub output: OutputSpec,
+    /// How records are put together.
+    #[serde(default)]
+    pub batch: BatchSpec,
+    /// What becomes of a record that fails.
+    #[serde(default)]
+    pub on_error: OnErrorSpec,
+}
+
+impl ModelTopicSpec {
+    /// The derived topic.
+    pub fn name(&self) -> &str {
+        self.name.get_ref()
+    }
+
+    /// The topics that it reads, in order.
+    pub fn inputs(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.input.0.iter().map(|input| input.get_ref().as_str())
+    }
+
+    /// The model's name, and its version if it is given.
+    pub fn model_version(&self) -> (&str, Option<&str>) {
+        match self.model.get_ref().split_once('@') {
+            Some((name, version)) => (name, Some(version)),
+            None => (self.model.get_ref(), None),
+        }
+    }
+
+    /// The model that it runs.
+    pub fn resolve_model(
+        &self,
+        models: &[Spanned<ModelSpec>],
+        base_dir: &Path,
+    ) -> Result<ModelSource, String> {
+        let (name, version) = self.model_version();
+        let model = models
+            .iter()
+            .map(AsRef::as_ref)
+            .find(|model: &&ModelSpec| model.name.as_ref() == name);
+        match model {
+            Some(model) => model.resolve(version, base_dir),
+            None => Err(format!("there is no model {name:?}")),
+        }
+    }
+
+    /// The dead-letter topic, `None` where nothing is sent to one.
+    pub fn dead_letter_topic(&self) -> Option<String> {
+        let used = self.on_error.decode == OnError::Dlq || self.on_error.infer == OnError::Dlq;
+        used.then(|| match &self.on_error.dlq {
+            Some(name) => name.get_ref().clone(),
+            None => format!("{}.dlq", self.name()),
+        })
+    }
+
+    /// The topic that its state and positions are kept in.
+    pub fn changelog_topic(&self) -> String {
+        format!("{}.changelog", self.name())
+    }
+}
+
+/// The topics that a model topic reads: one, or a list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inputs(pub Vec<Spanned<String>>);
+
+impl<'de> Deserialize<'de> for Inputs {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Vec<Spanned<String>>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a topic's name or a list of them")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Self::Value, E> {
+                Ok(vec![Spanned::new(0..0, name.to_owned())])
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = list.next_element()? {
+                    names.push(name);
+                }
+                Ok(names)
+            }
+        }
+        deserializer.deserialize_any(OneOrMany).map(Self)
+    }
+}
+
+/// How records are read and written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CodecSpec {
+    /// Of the inputs.
+    pub r#in: Codec,
+    /// Of the derived topic.
+    pub out: Codec,
+}
+
+/// A record's format.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Codec {
+    /// A JSON object.
+    #[default]
+    Json,
+    /// Little-endian f32s: the model's row as it is, without the card's transforms; its scores or value.
+    Raw,
+}
+
+/// Where a model topic starts when it has no position yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// The first record there is.
+    #[default]
+    Earliest,
+    /// The first record that comes; the position is committed before the topic runs.
+    Latest,
+}
+
+/// How often an input's output appears.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Guarantee {
+    /// Once.
+    #[default]
+    ExactlyOnce,
+}
+
+/// What an output is beside its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutputSpec {
+    /// Its key.
+    pub key: OutputKey,
+    /// Its headers.
+    pub headers: OutputHeaders,
+}
+
+/// An output's key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputKey {
+    /// The input record's.
+    #[default]
+    Input,
+}
+
+/// An output's headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputHeaders {
+    /// Where it came from, and what made it.
+    #[default]
+    Lineage,
+    /// None.
+    None,
+}
+
+/// How records are put together.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchSpec {
+    /// Most records of a batch.
+    pub max_records: Spanned<usize>,
+    /// How long a batch that is not full may wait for more.
+    #[serde(deserialize_with = "duration::deserialize")]
+    pub max_delay: Duration,
+}
+
+impl Default for BatchSpec {
+    fn default() -> Self {
+        Self {
+            max_records: Spanned::new(0..0, 1024),
+            max_delay: Duration::ZERO,
+        }
+    }
+}
+
+/// What becomes of a record that fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnErrorSpec {
+    /// Where it can't be read.
+    pub decode: OnError,
+    /// Where the model fails on it.
+    pub infer: OnError,
+    /// The dead-letter topic; the model topic's name with `.dlq` by default.
+    pub dlq: Option<Spanned<String>>,
+}
+
+/// What becomes of a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// It is left out.
+    Skip,
+    /// It goes to the dead-letter topic.
+    #[default]
+    Dlq,
+    /// The model topic halts before it.
+    Fail,
+}
