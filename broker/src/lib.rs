@@ -12,6 +12,7 @@ pub mod api;
 pub mod broker;
 pub mod catalog;
 pub mod clock;
+pub mod config;
 pub mod connection;
 pub mod frame;
 pub mod group;

@@ -7,7 +7,7 @@
 //!
 //! Lookups take a read lock for as long as it takes to clone an `Arc`.
 
-mod names;
+pub(crate) mod names;
 mod open;
 mod records;
 pub mod topic_config;

@@ -1,0 +1,263 @@
+//! Values that parse and still make no sense.
+
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+use super::Config;
+use crate::catalog::names::check_name;
+use crate::catalog::topic_config::TopicDefaults;
+
+/// What is wrong with a value, and where.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {reason}")]
+pub struct Problem {
+    /// The key's path, such as `topic[1].name`.
+    pub key: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl Problem {
+    pub(super) fn new(key: impl Into<String>, reason: impl Display) -> Self {
+        Self {
+            key: key.into(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// The most partitions of one topic; a folder with three files each.
+const MAX_PARTITIONS: i32 = 100_000;
+
+impl Config {
+    /// The first value that makes no sense.
+    pub fn check(&self) -> Result<(), Problem> {
+        self.check_broker()?;
+        self.check_addresses()?;
+        self.check_group()?;
+        self.topic_defaults()?;
+        self.check_topics()
+    }
+
+    fn check_broker(&self) -> Result<(), Problem> {
+        let broker = &self.broker;
+        let most = i64::from(i32::MAX);
+        for (key, value, least, most) in [
+            ("node_id", i64::from(broker.node_id), 0, most),
+            (
+                "num_partitions",
+                broker.num_partitions.into(),
+                1,
+                MAX_PARTITIONS.into(),
+            ),
+            (
+                "socket_request_max_bytes",
+                broker.socket_request_max_bytes.into(),
+                1024,
+                most,
+            ),
+            ("fetch_max_bytes", broker.fetch_max_bytes.into(), 1024, most),
+            (
+                "connections_max_idle_ms",
+                clamp(broker.connections_max_idle_ms),
+                1000,
+                i64::MAX,
+            ),
+            (
+                "max_connections",
+                clamp(broker.max_connections as u64),
+                1,
+                i64::MAX,
+            ),
+            (
+                "checkpoint_interval_ms",
+                clamp(broker.checkpoint_interval_ms),
+                100,
+                i64::MAX,
+            ),
+            (
+                "producer_id_expiration_ms",
+                clamp(broker.producer_id_expiration_ms),
+                1,
+                i64::MAX,
+            ),
+            (
+                "network_threads",
+                clamp(broker.network_threads as u64),
+                1,
+                1024,
+            ),
+            ("sync_threads", clamp(broker.sync_threads as u64), 1, 1024),
+            (
+                "recovery_threads",
+                clamp(broker.recovery_threads as u64),
+                1,
+                1024,
+            ),
+        ] {
+            between(format!("broker.{key}"), value, least, most)?;
+        }
+        if broker.data_dir.as_os_str().is_empty() {
+            return Err(Problem::new("broker.data_dir", "must name a folder"));
+        }
+        Ok(())
+    }
+
+    fn check_group(&self) -> Result<(), Problem> {
+        let group = &self.group;
+        let most = i64::from(i32::MAX);
+        let (shortest, longest) = (
+            group.group_min_session_timeout_ms,
+            group.group_max_session_timeout_ms,
+        );
+        for (key, value, least, most) in [
+            (
+                "offsets_topic_num_partitions",
+                i64::from(group.offsets_topic_num_partitions),
+                1,
+                i64::from(MAX_PARTITIONS),
+            ),
+            (
+                "group_initial_rebalance_delay_ms",
+                clamp(group.group_initial_rebalance_delay_ms),
+                0,
+                most,
+            ),
+            ("group_min_session_timeout_ms", shortest.into(), 1, most),
+            (
+                "group_max_session_timeout_ms",
+                longest.into(),
+                shortest.into(),
+                most,
+            ),
+            (
+                "group_max_size",
+                clamp(group.group_max_size as u64),
+                1,
+                most,
+            ),
+            (
+                "offset_metadata_max_bytes",
+                clamp(group.offset_metadata_max_bytes as u64),
+                0,
+                32767,
+            ),
+        ] {
+            between(format!("group.{key}"), value, least, most)?;
+        }
+        Ok(())
+    }
+
+    fn check_addresses(&self) -> Result<(), Problem> {
+        let listen = self.listen_address()?;
+        if self.broker.advertise.is_empty() && listen.ip().is_unspecified() {
+            return Err(Problem::new(
+                "broker.advertise",
+                format!(
+                    "must be set, since broker.listen = {listen} is not an address that clients can reach"
+                ),
+            ));
+        }
+        self.advertised(listen)?;
+        self.http_address()?;
+        Ok(())
+    }
+
+    /// `broker.listen`, resolved.
+    pub fn listen_address(&self) -> Result<SocketAddr, Problem> {
+        resolve("broker.listen", &self.broker.listen)
+    }
+
+    /// `http.listen`, resolved; `None` where it is off.
+    pub fn http_address(&self) -> Result<Option<SocketAddr>, Problem> {
+        match self.http.listen.as_str() {
+            "" => Ok(None),
+            listen => resolve("http.listen", listen).map(Some),
+        }
+    }
+
+    /// The host and the port that clients are told, where the broker listens on `bound`.
+    pub fn advertised(&self, bound: SocketAddr) -> Result<(String, u16), Problem> {
+        let advertise = self.broker.advertise.as_str();
+        let bad = |reason: &str| Err(Problem::new("broker.advertise", reason));
+        if advertise.is_empty() {
+            // The name as written, if there is one: "localhost" stays "localhost".
+            let written = self
+                .broker
+                .listen
+                .rsplit_once(':')
+                .map_or("", |(host, _)| host);
+            let host = written.trim_start_matches('[').trim_end_matches(']');
+            return Ok((host.to_owned(), bound.port()));
+        }
+        if let Ok(ip) = advertise.parse::<IpAddr>() {
+            return Ok((ip.to_string(), bound.port()));
+        }
+        if let Ok(address) = advertise.parse::<SocketAddr>() {
+            return Ok((address.ip().to_string(), address.port()));
+        }
+        let (host, port) = match advertise.rsplit_once(':') {
+            None => (advertise, bound.port()),
+            Some((host, port)) => match port.parse() {
+                Ok(port) if port > 0 => (host, port),
+                _ => return bad("the port must be a number from 1 to 65535"),
+            },
+        };
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+        if host.is_empty() || !host.chars().all(legal) {
+            return bad("must be a host name or an address, with or without a port");
+        }
+        Ok((host.to_owned(), port))
+    }
+
+    fn check_topics(&self) -> Result<(), Problem> {
+        let mut names = HashSet::new();
+        for (at, topic) in self.topic.iter().enumerate() {
+            let key = |name: &str| format!("topic[{at}].{name}");
+            check_name(&topic.name).map_err(|error| Problem::new(key("name"), error))?;
+            if !names.insert(topic.name.as_str()) {
+                let reason = format!("there are two topics named '{}'", topic.name);
+                return Err(Problem::new(key("name"), reason));
+            }
+            if let Some(partitions) = topic.partitions {
+                between(
+                    key("partitions"),
+                    partitions.into(),
+                    1,
+                    MAX_PARTITIONS.into(),
+                )?;
+            }
+            // The same rules as for defaults: known names, legal values.
+            TopicDefaults::new(topic.configs())
+                .map_err(|error| Problem::new(key("configs"), error))?;
+        }
+        Ok(())
+    }
+}
+
+fn clamp(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn between(key: String, value: i64, least: i64, most: i64) -> Result<(), Problem> {
+    if value < least {
+        return Err(Problem::new(key, format!("must be at least {least}")));
+    }
+    if value > most {
+        return Err(Problem::new(key, format!("must be at most {most}")));
+    }
+    Ok(())
+}
+
+fn resolve(key: &str, address: &str) -> Result<SocketAddr, Problem> {
+    let resolved = address.to_socket_addrs().map_err(|error| {
+        Problem::new(
+            key,
+            format!("is not an address of the form host:port ({error})"),
+        )
+    });
+    resolved?
+        .next()
+        .ok_or_else(|| Problem::new(key, "resolves to no address"))
+}

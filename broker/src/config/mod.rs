@@ -1,0 +1,336 @@
+//! What the user writes: one TOML file, every key with a default.
+//!
+//! Names are Kafka's with `_` for `.`; units come last. Unknown keys and values out of range are
+//! refused with the file, the line, the key's path and the value ([`ConfigError`]).
+//! `config/milena.toml` explains every key and has the same values as [`Config::default`].
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::broker::Settings;
+use crate::catalog::topic_config::TopicDefaults;
+
+mod check;
+mod load;
+
+pub use check::Problem;
+pub use load::ConfigError;
+
+/// The whole configuration.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[broker]`
+    pub broker: BrokerSection,
+    /// `[log]`
+    pub log: LogSection,
+    /// `[group]`
+    pub group: GroupSection,
+    /// `[http]`
+    pub http: HttpSection,
+    /// `[[topic]]`: topics that are created at start where they are missing.
+    pub topic: Vec<TopicSection>,
+    /// The folder that relative model paths begin in: the config file's.
+    #[serde(skip)]
+    pub base_dir: PathBuf,
+}
+
+/// `[broker]`: the server.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct BrokerSection {
+    /// This broker's id.
+    pub node_id: i32,
+    /// Where clients connect, `host:port`.
+    pub listen: String,
+    /// What clients are told to connect to, `host` or `host:port`; empty: as `listen`.
+    pub advertise: String,
+    /// The folder of the logs.
+    pub data_dir: PathBuf,
+    /// A topic that is asked for and does not exist is created.
+    pub auto_create_topics_enable: bool,
+    /// Partitions of a topic that does not say.
+    pub num_partitions: i32,
+    /// The largest request, bytes.
+    pub socket_request_max_bytes: i32,
+    /// Connections on which nothing moves close after this long.
+    pub connections_max_idle_ms: u64,
+    /// Connections open at the same time.
+    pub max_connections: usize,
+    /// The largest response to one fetch, bytes.
+    pub fetch_max_bytes: i32,
+    /// How often recovery points are written.
+    pub checkpoint_interval_ms: u64,
+    /// An idle producer's sequence state is forgotten after this long.
+    pub producer_id_expiration_ms: u64,
+    /// Threads that serve connections.
+    pub network_threads: usize,
+    /// Threads that sync logs to the disk.
+    pub sync_threads: usize,
+    /// Threads that recover logs at start.
+    pub recovery_threads: usize,
+    /// How the process's own log lines are written.
+    pub log_format: LogFormat,
+}
+
+impl Default for BrokerSection {
+    fn default() -> Self {
+        Self {
+            node_id: 0,
+            listen: "127.0.0.1:9092".to_owned(),
+            advertise: String::new(),
+            data_dir: PathBuf::from("data"),
+            auto_create_topics_enable: true,
+            num_partitions: 1,
+            socket_request_max_bytes: 100 * 1024 * 1024,
+            connections_max_idle_ms: 10 * 60 * 1000,
+            max_connections: 10_000,
+            fetch_max_bytes: 55 * 1024 * 1024,
+            checkpoint_interval_ms: 60 * 1000,
+            producer_id_expiration_ms: 24 * 60 * 60 * 1000,
+            network_threads: 2,
+            sync_threads: 2,
+            recovery_threads: 2,
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+/// How the process's own log lines are written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `[log]`: what holds for topics that do not say otherwise. The names are those of Kafka's topic
+/// configs.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSection {
+    /// The size at which a segment rolls, bytes.
+    pub segment_bytes: i64,
+    /// The age at which a segment rolls.
+    pub segment_ms: i64,
+    /// The size of an offset index at which its segment rolls, bytes.
+    pub segment_index_bytes: i64,
+    /// Bytes of log between two index entries.
+    pub index_interval_bytes: i64,
+    /// The largest record batch, bytes.
+    pub max_message_bytes: i64,
+    /// Which time a record carries, `CreateTime` or `LogAppendTime`.
+    pub message_timestamp_type: String,
+    /// What `acks=all` waits for, `disk` or `page_cache`.
+    pub acks_all_durability: String,
+    /// What `acks=1` waits for, `disk` or `page_cache`.
+    pub acks_one_durability: String,
+}
+
+impl Default for LogSection {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 1 << 30,
+            segment_ms: 7 * 24 * 60 * 60 * 1000,
+            segment_index_bytes: 10 * 1024 * 1024,
+            index_interval_bytes: 4096,
+            max_message_bytes: 1024 * 1024 + 12,
+            message_timestamp_type: "CreateTime".to_owned(),
+            acks_all_durability: "disk".to_owned(),
+            acks_one_durability: "page_cache".to_owned(),
+        }
+    }
+}
+
+impl LogSection {
+    /// Each key with the topic config that it is the default of, and its value.
+    fn topic_configs(&self) -> [(&'static str, &'static str, String); 8] {
+        [
+            (
+                "segment_bytes",
+                "segment.bytes",
+                self.segment_bytes.to_string(),
+            ),
+            ("segment_ms", "segment.ms", self.segment_ms.to_string()),
+            (
+                "segment_index_bytes",
+                "segment.index.bytes",
+                self.segment_index_bytes.to_string(),
+            ),
+            (
+                "index_interval_bytes",
+                "index.interval.bytes",
+                self.index_interval_bytes.to_string(),
+            ),
+            (
+                "max_message_bytes",
+                "max.message.bytes",
+                self.max_message_bytes.to_string(),
+            ),
+            (
+                "message_timestamp_type",
+                "message.timestamp.type",
+                self.message_timestamp_type.clone(),
+            ),
+            (
+                "acks_all_durability",
+                "milena.acks.all.durability",
+                self.acks_all_durability.clone(),
+            ),
+            (
+                "acks_one_durability",
+                "milena.acks.one.durability",
+                self.acks_one_durability.clone(),
+            ),
+        ]
+    }
+}
+
+/// `[group]`: consumer groups.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct GroupSection {
+    /// Partitions of `__consumer_offsets`, when it is created.
+    pub offsets_topic_num_partitions: i32,
+    /// The first rebalance of an empty group waits this long for more members.
+    pub group_initial_rebalance_delay_ms: u64,
+    /// The shortest session timeout.
+    pub group_min_session_timeout_ms: i32,
+    /// The longest session timeout.
+    pub group_max_session_timeout_ms: i32,
+    /// The most members of a group.
+    pub group_max_size: usize,
+    /// The longest metadata of a committed offset, bytes.
+    pub offset_metadata_max_bytes: usize,
+}
+
+impl Default for GroupSection {
+    fn default() -> Self {
+        Self {
+            offsets_topic_num_partitions: 8,
+            group_initial_rebalance_delay_ms: 3000,
+            group_min_session_timeout_ms: 6000,
+            group_max_session_timeout_ms: 30 * 60 * 1000,
+            group_max_size: 10_000,
+            offset_metadata_max_bytes: 4096,
+        }
+    }
+}
+
+/// `[http]`: metrics and health.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpSection {
+    /// Where `/metrics` and `/healthz` are served, `host:port`; empty: nowhere.
+    pub listen: String,
+}
+
+impl Default for HttpSection {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9644".to_owned(),
+        }
+    }
+}
+
+/// `[[topic]]`: a topic that is created at start where it is missing.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct TopicSection {
+    /// Its name.
+    pub name: String,
+    /// Its partitions; `broker.num_partitions` where it does not say.
+    pub partitions: Option<i32>,
+    /// Topic configs under Kafka's names.
+    #[serde(default)]
+    pub configs: BTreeMap<String, ConfigValue>,
+}
+
+/// A topic config's value, written as TOML likes it.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(untagged)]
+pub enum ConfigValue {
+    /// `true`
+    Boolean(bool),
+    /// `1024`
+    Integer(i64),
+    /// `0.5`
+    Float(f64),
+    /// `"compact"`
+    Text(String),
+}
+
+impl std::fmt::Display for ConfigValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Boolean(value) => value.fmt(f),
+            Self::Integer(value) => value.fmt(f),
+            Self::Float(value) => value.fmt(f),
+            Self::Text(value) => value.fmt(f),
+        }
+    }
+}
+
+impl TopicSection {
+    /// The configs as Kafka writes them.
+    pub fn configs(&self) -> BTreeMap<String, String> {
+        self.configs
+            .iter()
+            .map(|(key, value)| (key.clone(), value.to_string()))
+            .collect()
+    }
+}
+
+impl Config {
+    /// What handlers read.
+    pub fn settings(&self) -> Settings {
+        let (broker, group) = (&self.broker, &self.group);
+        Settings {
+            auto_create_topics_enable: broker.auto_create_topics_enable,
+            num_partitions: broker.num_partitions,
+            fetch_max_bytes: broker.fetch_max_bytes,
+            offsets_topic_num_partitions: group.offsets_topic_num_partitions,
+            group_initial_rebalance_delay_ms: group.group_initial_rebalance_delay_ms,
+            group_min_session_timeout_ms: group.group_min_session_timeout_ms,
+            group_max_session_timeout_ms: group.group_max_session_timeout_ms,
+            group_max_size: group.group_max_size,
+            offset_metadata_max_bytes: group.offset_metadata_max_bytes,
+            socket_request_max_bytes: usize::try_from(broker.socket_request_max_bytes).unwrap_or(0),
+            connections_max_idle_ms: broker.connections_max_idle_ms,
+        }
+    }
+
+    /// What a connection obeys; `drain` is how long its last responses may take at a stop.
+    pub fn connection_limits(&self, drain: Duration) -> crate::connection::Limits {
+        crate::connection::Limits {
+            max_request_bytes: usize::try_from(self.broker.socket_request_max_bytes).unwrap_or(0),
+            max_idle: Duration::from_millis(self.broker.connections_max_idle_ms),
+            drain,
+        }
+    }
+
+    /// What holds for topics that do not say. Only what differs from Milena's own defaults counts
+    /// as set in the file.
+    pub fn topic_defaults(&self) -> Result<TopicDefaults, Problem> {
+        let own = LogSection::default().topic_configs();
+        let set = self.log.topic_configs().into_iter().zip(own);
+        let mut configs = BTreeMap::new();
+        for ((key, name, value), (_, _, default)) in set {
+            if value != default {
+                let one = BTreeMap::from([(name.to_owned(), value.clone())]);
+                TopicDefaults::new(one.clone())
+                    .map_err(|error| Problem::new(format!("log.{key}"), error))?;
+                configs.extend(one);
+            }
+        }
+        let defaults =
+            TopicDefaults::new(configs).map_err(|error| Problem::new("log".to_owned(), error))?;
+        Ok(defaults.with_producer_id_expiration_ms(self.broker.producer_id_expiration_ms))
+    }
+}

@@ -1,0 +1,154 @@
+use super::*;
+
+fn refusal(text: &str) -> String {
+    match Config::parse(text, Path::new("milena.toml")) {
+        Ok(_) => panic!("accepted: {text}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    assert_eq!(
+        Config::parse("", Path::new("milena.toml")),
+        Ok(Config::default())
+    );
+}
+
+#[test]
+fn the_documented_file_has_every_key_with_its_default() {
+    let text = include_str!("../../../config/milena.toml");
+    let config = Config::parse(text, Path::new("milena.toml")).expect("it is legal");
+    assert_eq!(config, Config::default());
+
+    // Every section's keys, as the code knows them: an unknown key's error lists them.
+    let table = DeTable::parse(text).expect("it is TOML");
+    for section in ["broker", "log", "group", "http"] {
+        let known = refusal(&format!("[{section}]\nno_such_key = 1"));
+        let (_, known) = known
+            .split_once("expected ")
+            .expect("the error lists the keys");
+        let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        let written = table
+            .get_ref()
+            .get(section)
+            .expect("the file has the section");
+        let written = written.get_ref().as_table().expect("a table");
+        for key in &known {
+            assert!(
+                written.contains_key(*key),
+                "config/milena.toml lacks {section}.{key}"
+            );
+        }
+        assert_eq!(written.len(), known.len());
+    }
+}
+
+#[test]
+fn refusals_say_where_and_what() {
+    for (text, expected) in [
+        (
+            "[broker]\n\nnum_partition = 3\n",
+            "milena.toml:3: broker.num_partition: unknown field",
+        ),
+        (
+            "[broken]\n",
+            "milena.toml:1: broken: unknown field `broken`",
+        ),
+        ("\n\n[broker\n", "milena.toml:3: "),
+        (
+            "[broker]\nnode_id = \"one\"\n",
+            "milena.toml:2: broker.node_id: invalid type: string \"one\"",
+        ),
+        (
+            "[broker]\nnode_id = 1\nnum_partitions = 0\n",
+            "milena.toml:3: broker.num_partitions = 0: must be at least 1",
+        ),
+        (
+            "[broker]\nlisten = \"nowhere\"\n",
+            "milena.toml:2: broker.listen = \"nowhere\": is not an address",
+        ),
+        (
+            "[broker]\nlisten = \"0.0.0.0:9092\"\n",
+            "milena.toml:1: broker.advertise: must be set",
+        ),
+        (
+            "[broker]\nadvertise = \"a b:1\"\n",
+            "milena.toml:2: broker.advertise = \"a b:1\": must be a host",
+        ),
+        (
+            "[broker]\nlog_format = \"xml\"\n",
+            "milena.toml:2: broker.log_format: unknown variant `xml`",
+        ),
+        (
+            "[log]\nacks_all_durability = \"tape\"\n",
+            "milena.toml:2: log.acks_all_durability = \"tape\": config milena.acks.all.durability",
+        ),
+        (
+            "[group]\ngroup_max_session_timeout_ms = 5\n",
+            "milena.toml:2: group.group_max_session_timeout_ms = 5: must be at least 6000",
+        ),
+        (
+            "[http]\nport = 1\n",
+            "milena.toml:2: http.port: unknown field `port`, expected `listen`",
+        ),
+        (
+            "[[topic]]\nname = \"a\"\n\n[[topic]]\nname = \"a\"\n",
+            "milena.toml:5: topic[1].name = \"a\": there are two topics named 'a'",
+        ),
+        (
+            "[[topic]]\nname = \"a/b\"\n",
+            "milena.toml:2: topic[0].name = \"a/b\": ",
+        ),
+        (
+            "[[topic]]\npartitions = 4\n",
+            "milena.toml:1: topic[0]: missing field `name`",
+        ),
+        (
+            "[[topic]]\nname = \"a\"\npartitions = -1\n",
+            "milena.toml:3: topic[0].partitions = -1: must be at least 1",
+        ),
+        (
+            "[[topic]]\nname = \"a\"\nconfigs = { \"segment.byte\" = 1 }\n",
+            "milena.toml:3: topic[0].configs: config segment.byte",
+        ),
+    ] {
+        let error = refusal(text);
+        assert!(error.starts_with(expected), "{error}\nis not\n{expected}");
+    }
+}
+
+#[test]
+fn addresses() {
+    let bound = "127.0.0.1:4711".parse().expect("an address");
+    for (listen, advertise, expected) in [
+        ("localhost:0", "", ("localhost", 4711)),
+        ("[::1]:0", "", ("::1", 4711)),
+        ("0.0.0.0:0", "broker.example", ("broker.example", 4711)),
+        (
+            "0.0.0.0:0",
+            "broker.example:19092",
+            ("broker.example", 19092),
+        ),
+        ("0.0.0.0:0", "10.0.0.7", ("10.0.0.7", 4711)),
+        ("0.0.0.0:0", "::1", ("::1", 4711)),
+        ("0.0.0.0:0", "[::1]:9", ("::1", 9)),
+    ] {
+        let mut config = Config::default();
+        config.broker.listen = listen.to_owned();
+        config.broker.advertise = advertise.to_owned();
+        assert_eq!(
+            config.advertised(bound),
+            Ok((expected.0.to_owned(), expected.1)),
+            "{advertise}"
+        );
+    }
+}
+
+#[test]
+fn only_what_the_file_changes_counts_as_set() {
+    let config = Config::parse("[log]\nsegment_bytes = 2097152\n", Path::new("milena.toml"));
+    let defaults = config.expect("legal").topic_defaults().expect("legal");
+    assert_eq!(defaults.get("segment.bytes"), Some("2097152"));
+    assert_eq!(defaults.get("segment.ms"), None);
+}
