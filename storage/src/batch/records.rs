@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 
 /// What a record takes at the least: seven varints and bytes of its own, each of one byte.
 const MIN_RECORD_SIZE: usize = 7;
+/// Headers to make room for on a count's word alone; a header takes two bytes in a batch and 64 in
+/// memory.
+const MAX_RESERVED_HEADERS: usize = 64;
 
 /// A record's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +102,7 @@ fn decode_record<'a>(
         TimestampType::CreateTime => view.base_timestamp().wrapping_add(record.timestamp_delta),
         TimestampType::LogAppendTime => view.max_timestamp(),
     };
-    let mut headers = Vec::with_capacity(record.headers.remaining());
+    let mut headers = Vec::with_capacity(record.headers.remaining().min(MAX_RESERVED_HEADERS));
     while let Some((key, value)) = record.headers.next()? {
         headers.push(Header {
             key: bytes.slice_ref(key),
