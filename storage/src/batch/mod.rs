@@ -1,7 +1,16 @@
 //! Record batch v2 (magic 2), as in Kafka's `DefaultRecordBatch`.
 //!
+//! A batch is a header of 61 bytes and its records, compressed together or not at all. Its life:
+//!
+//! 1. a client sends it, and [`validate_client_batch`] reads it without copying or decompressing;
+//! 2. [`patch_header`] gives the header with the offset and the leader epoch of its append, which
+//!    the CRC does not cover; the log writes that header and the client's own bytes after it;
+//! 3. fetches return those bytes as they are, found with [`batches`];
+//! 4. who wants the records themselves calls [`decode`], and who makes some a [`BatchBuilder`].
+//!
 //! [`layout`] has the field offsets, [`header`] a typed view over bytes, [`validate`] what is
-//! checked before a batch is stored, [`records`] iteration and building, in every codec.
+//! checked before a batch is stored, [`records`] iteration and building, in every codec. No input
+//! panics, and none makes them allocate more than it is worth or the caller allows.
 
 mod codec;
 pub mod header;
