@@ -15,6 +15,9 @@
 //!   Aborted data and control records never arrive; `next` and [`Event::Gap`] step over them.
 //! - One `poll` and one `commit` may be in flight at a time, together.
 
+pub mod conformance;
+pub mod memory;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
