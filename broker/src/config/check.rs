@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use super::Config;
+use crate::catalog::MAX_PARTITIONS;
 use crate::catalog::names::check_name;
 use crate::catalog::topic_config::TopicDefaults;
 
@@ -26,9 +27,6 @@ impl Problem {
         }
     }
 }
-
-/// The most partitions of one topic; a folder with three files each.
-const MAX_PARTITIONS: i32 = 100_000;
 
 impl Config {
     /// The first value that makes no sense.

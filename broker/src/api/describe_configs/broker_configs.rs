@@ -2,6 +2,7 @@
 
 use super::{Config, Type, set_by_broker, topic_defaults};
 use crate::Broker;
+use crate::broker::Settings;
 use crate::catalog::topic_config::ConfigSource;
 
 /// Every config of the broker, sorted by name.
@@ -14,96 +15,104 @@ pub(super) fn broker_configs(broker: &Broker) -> Vec<Config> {
     configs
 }
 
-/// What may be set, each with its default.
+/// Name, type, value and documentation.
+type Entry = (&'static str, Type, fn(&Settings) -> String, &'static str);
+
+const SETTINGS: &[Entry] = &[
+    (
+        "auto.create.topics.enable",
+        Type::Boolean,
+        |s| s.auto_create_topics_enable.to_string(),
+        "Create a topic when Metadata or Produce names one that does not exist.",
+    ),
+    (
+        "connections.max.idle.ms",
+        Type::Long,
+        |s| s.connections_max_idle_ms.to_string(),
+        "Idle connections are closed after this long, milliseconds.",
+    ),
+    (
+        "fetch.max.bytes",
+        Type::Int,
+        |s| s.fetch_max_bytes.to_string(),
+        "The largest response to one fetch, bytes.",
+    ),
+    (
+        "group.initial.rebalance.delay.ms",
+        Type::Int,
+        |s| s.group_initial_rebalance_delay_ms.to_string(),
+        "The first rebalance of an empty group waits this long for more members, milliseconds.",
+    ),
+    (
+        "group.max.session.timeout.ms",
+        Type::Int,
+        |s| s.group_max_session_timeout_ms.to_string(),
+        "The longest session timeout that a group's member may ask for, milliseconds.",
+    ),
+    (
+        "group.max.size",
+        Type::Int,
+        |s| s.group_max_size.to_string(),
+        "The largest number of members of a group.",
+    ),
+    (
+        "group.min.session.timeout.ms",
+        Type::Int,
+        |s| s.group_min_session_timeout_ms.to_string(),
+        "The shortest session timeout that a group's member may ask for, milliseconds.",
+    ),
+    (
+        "num.partitions",
+        Type::Int,
+        |s| s.num_partitions.to_string(),
+        "Partitions of a topic that does not say.",
+    ),
+    (
+        "offset.metadata.max.bytes",
+        Type::Int,
+        |s| s.offset_metadata_max_bytes.to_string(),
+        "The longest metadata of an offset commit, bytes.",
+    ),
+    (
+        "offsets.topic.num.partitions",
+        Type::Int,
+        |s| s.offsets_topic_num_partitions.to_string(),
+        "Partitions of __consumer_offsets, which is created at its first use.",
+    ),
+    (
+        "socket.request.max.bytes",
+        Type::Int,
+        |s| s.socket_request_max_bytes.to_string(),
+        "The largest request, bytes. A larger one closes the connection.",
+    ),
+];
+
+/// What may be set.
 fn settings(broker: &Broker) -> Vec<Config> {
-    let settings = &broker.settings;
+    let defaults = crate::config::Config::default();
+    let default_expiration_ms = defaults.broker.producer_id_expiration_ms;
+    let defaults = defaults.settings();
     let expiration_ms = broker.catalog.defaults().producer_id_expiration_ms();
-    vec![
-        setting(
-            "auto.create.topics.enable",
-            Type::Boolean,
-            settings.auto_create_topics_enable.to_string(),
-            "true",
-            "Create a topic when Metadata or Produce names one that does not exist.",
-        ),
-        setting(
-            "connections.max.idle.ms",
-            Type::Long,
-            settings.connections_max_idle_ms.to_string(),
-            "600000",
-            "Idle connections are closed after this long, milliseconds.",
-        ),
-        setting(
-            "fetch.max.bytes",
-            Type::Int,
-            settings.fetch_max_bytes.to_string(),
-            "57671680",
-            "The largest response to one fetch, bytes.",
-        ),
-        setting(
-            "group.initial.rebalance.delay.ms",
-            Type::Int,
-            settings.group_initial_rebalance_delay_ms.to_string(),
-            "3000",
-            "The first rebalance of an empty group waits this long for more members, milliseconds.",
-        ),
-        setting(
-            "group.max.session.timeout.ms",
-            Type::Int,
-            settings.group_max_session_timeout_ms.to_string(),
-            "1800000",
-            "The longest session timeout that a group's member may ask for, milliseconds.",
-        ),
-        setting(
-            "group.max.size",
-            Type::Int,
-            settings.group_max_size.to_string(),
-            "2147483647",
-            "The largest number of members of a group.",
-        ),
-        setting(
-            "group.min.session.timeout.ms",
-            Type::Int,
-            settings.group_min_session_timeout_ms.to_string(),
-            "6000",
-            "The shortest session timeout that a group's member may ask for, milliseconds.",
-        ),
-        setting(
-            "num.partitions",
-            Type::Int,
-            settings.num_partitions.to_string(),
-            "1",
-            "Partitions of a topic that does not say.",
-        ),
-        setting(
-            "offset.metadata.max.bytes",
-            Type::Int,
-            settings.offset_metadata_max_bytes.to_string(),
-            "4096",
-            "The longest metadata of an offset commit, bytes.",
-        ),
-        setting(
-            "offsets.topic.num.partitions",
-            Type::Int,
-            settings.offsets_topic_num_partitions.to_string(),
-            "8",
-            "Partitions of __consumer_offsets, which is created at its first use.",
-        ),
-        setting(
-            "producer.id.expiration.ms",
-            Type::Long,
-            expiration_ms.to_string(),
-            "86400000",
-            "A partition forgets a producer that has been idle this long, milliseconds.",
-        ),
-        setting(
-            "socket.request.max.bytes",
-            Type::Int,
-            settings.socket_request_max_bytes.to_string(),
-            "104857600",
-            "The largest request, bytes. A larger one closes the connection.",
-        ),
-    ]
+    let mut configs: Vec<_> = SETTINGS
+        .iter()
+        .map(|(name, kind, value, documentation)| {
+            setting(
+                name,
+                *kind,
+                &value(&broker.settings),
+                &value(&defaults),
+                documentation,
+            )
+        })
+        .collect();
+    configs.push(setting(
+        "producer.id.expiration.ms",
+        Type::Long,
+        &expiration_ms.to_string(),
+        &default_expiration_ms.to_string(),
+        "A partition forgets a producer that has been idle this long, milliseconds.",
+    ));
+    configs
 }
 
 /// What has no default.
@@ -153,9 +162,7 @@ fn fixed() -> Vec<Config> {
         ),
     ]
     .into_iter()
-    .map(|(name, kind, value, documentation)| {
-        setting(name, kind, value.to_owned(), value, documentation)
-    })
+    .map(|(name, kind, value, documentation)| setting(name, kind, value, value, documentation))
     .collect()
 }
 
@@ -163,11 +170,11 @@ fn fixed() -> Vec<Config> {
 fn setting(
     name: &'static str,
     kind: Type,
-    value: String,
-    default: &'static str,
-    documentation: &'static str,
+    value: &str,
+    default: &str,
+    documentation: &str,
 ) -> Config {
-    let in_file = Some(value.as_str()).filter(|value| *value != default);
+    let in_file = Some(value).filter(|value| *value != default);
     Config {
         name,
         kind,
