@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
@@ -195,24 +196,30 @@ impl Poll {
             || self.slots.iter().any(|slot| slot.is_cut_short(self.limit))
     }
 
-    /// Resolves with `index` when the partition's offsets are no longer those of its last read.
+    /// Resolves with `index` when reading the partition again may find something else.
     fn watch(&self, index: usize) -> Option<impl Future<Output = usize> + Send + use<>> {
         let slot = self.slots.get(index)?;
         let Outcome::Found(found) = &slot.outcome else {
             return None;
         };
-        let (seen, limit) = (found.offsets, self.limit);
-        let mut offsets = slot.log.watch();
+        let (seen, limit, fetch_offset) = (found.offsets, self.limit, slot.fetch_offset);
+        let log = Arc::clone(&slot.log);
+        let mut offsets = log.watch();
         Some(async move {
-            let is_news = |now: &Offsets| {
-                end_of(now, limit) != end_of(&seen, limit)
+            loop {
+                let now = *offsets.borrow_and_update();
+                if end_of(&now, limit) != end_of(&seen, limit)
                     || now.log_start_offset != seen.log_start_offset
-            };
-            if offsets.wait_for(is_news).await.is_err() {
-                // The log is gone; nothing will move any more.
-                std::future::pending::<()>().await;
+                    // A deleted log's offsets stay as they are.
+                    || log.read(fetch_offset, 0, false, limit).is_err()
+                {
+                    return index;
+                }
+                if offsets.changed().await.is_err() {
+                    // Nothing will move any more.
+                    return std::future::pending().await;
+                }
             }
-            index
         })
     }
 
@@ -260,6 +267,12 @@ fn read(slot: &mut Slot, max_bytes: usize, used_by_others: usize, limit: ReadLim
         .partition_max_bytes
         .min(max_bytes.saturating_sub(used_by_others));
     let at_least_one = used_by_others == 0;
+    if max_bytes == 0 && !at_least_one {
+        // Not worth a visit to the disk.
+        let (records, offsets) = (Bytes::new(), slot.log.offsets());
+        slot.outcome = Outcome::Found(Fetched { records, offsets });
+        return;
+    }
     slot.outcome = match slot
         .log
         .read(slot.fetch_offset, max_bytes, at_least_one, limit)
