@@ -16,11 +16,14 @@ pub mod config;
 pub mod connection;
 pub mod frame;
 pub mod group;
+pub mod http;
+pub mod logging;
 pub mod model_topics;
 pub mod producer_ids;
 pub mod quickstart;
 mod produce_before_v3;
 mod request_header;
+mod request_metrics;
 pub mod router;
 pub mod wire_shape;
 

@@ -12,6 +12,7 @@ use std::any::Any;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -24,7 +25,7 @@ use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 
 use crate::connection::Service;
 use crate::frame::{Frame, FrameBuffer};
-use crate::{Broker, api, produce_before_v3, request_header, wire_shape};
+use crate::{Broker, api, produce_before_v3, request_header, request_metrics, wire_shape};
 
 /// Who sent a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,11 +81,17 @@ pub enum Outcome {
 pub struct Api {
     /// The API.
     pub key: ApiKey,
+    name: &'static str,
     /// The versions that its handler serves.
     pub versions: RangeInclusive<i16>,
 }
 
 impl Api {
+    /// Its name in the protocol.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
     /// The versions that ApiVersions reports.
     pub fn advertised(&self) -> RangeInclusive<i16> {
         match self.key {
@@ -98,7 +105,7 @@ impl Api {
 macro_rules! table {
     ($($key:ident: $module:ident, $request:ident;)*) => {
         const TABLE: &[Api] = &[
-            $(Api { key: ApiKey::$key, versions: api::$module::VERSIONS },)*
+            $(Api { key: ApiKey::$key, name: stringify!($key), versions: api::$module::VERSIONS },)*
         ];
 
         async fn dispatch(
@@ -137,6 +144,11 @@ pub fn table() -> &'static [Api] {
     TABLE
 }
 
+/// An API's line in the table.
+fn line(api_key: i16) -> Option<usize> {
+    TABLE.iter().position(|api| api.key as i16 == api_key)
+}
+
 /// The requests of one connection.
 #[derive(Debug)]
 pub struct Router {
@@ -156,13 +168,11 @@ impl Router {
         }
     }
 
-    async fn route(&mut self, mut frame: Bytes) -> Result<Outcome, String> {
+    /// `line` is the table's for this frame.
+    async fn route(&mut self, line: Option<usize>, mut frame: Bytes) -> Result<Outcome, String> {
         let start = request_header::start(&frame).map_err(|error| error.to_string())?;
         let version = start.api_version;
-        let served = ApiKey::try_from(start.api_key)
-            .ok()
-            .and_then(|key| TABLE.iter().find(|api| api.key == key));
-        let Some(served) = served else {
+        let Some(served) = line.and_then(|line| TABLE.get(line)) else {
             let client = request_header::client_id(&frame).unwrap_or_default();
             return Err(format!(
                 "unknown API {} v{version} from client {client:?}",
@@ -212,10 +222,12 @@ impl Router {
 
 impl Service for Router {
     async fn call(&mut self, frame: Bytes) -> Outcome {
-        match self.route(frame).await {
-            Ok(outcome) => outcome,
-            Err(reason) => Outcome::Close(reason),
-        }
+        let began = Instant::now();
+        let line = request_header::start(&frame)
+            .ok()
+            .and_then(|start| line(start.api_key));
+        let outcome = self.route(line, frame).await.unwrap_or_else(Outcome::Close);
+        request_metrics::of_line(line).observe(began, outcome)
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
+use inference::spec::SpecError;
+
 use super::Config;
 use crate::catalog::MAX_PARTITIONS;
 use crate::catalog::names::check_name;
@@ -36,6 +38,11 @@ impl Config {
         self.check_group()?;
         self.topic_defaults()?;
         self.check_topics()
+    }
+
+    /// The first thing wrong with models and model topics.
+    pub fn check_models(&self) -> Result<(), SpecError> {
+        inference::spec::check(&self.model, &self.model_topic, &self.base_dir)
     }
 
     fn check_broker(&self) -> Result<(), Problem> {

@@ -63,19 +63,24 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let mut config = deserialize(text, path)?;
         config.base_dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        match config.check() {
-            Ok(()) => Ok(config),
-            Err(problem) => {
-                let (span, value) = locate(text, &problem.key);
-                Err(ConfigError::Refused {
-                    file: path.to_owned(),
-                    line: line(text, span.start),
-                    key: problem.key,
-                    value,
-                    reason: problem.reason,
-                })
-            }
+        let refused = |key: String, at: Option<usize>, reason: String| {
+            let (span, value) = locate(text, &key);
+            let line = line(text, at.unwrap_or(span.start));
+            Err(ConfigError::Refused {
+                file: path.to_owned(),
+                line,
+                key,
+                value,
+                reason,
+            })
+        };
+        if let Err(problem) = config.check() {
+            return refused(problem.key, None, problem.reason);
         }
+        if let Err(error) = config.check_models() {
+            return refused(error.key, Some(error.span.start), error.problem.to_string());
+        }
+        Ok(config)
     }
 }
 

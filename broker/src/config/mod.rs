@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use inference::spec::{ModelSpec, ModelTopicSpec, Spanned};
 use serde::Deserialize;
 
 use crate::broker::Settings;
@@ -33,6 +34,10 @@ pub struct Config {
     pub http: HttpSection,
     /// `[[topic]]`: topics that are created at start where they are missing.
     pub topic: Vec<TopicSection>,
+    /// `[[model]]`: the models that model topics run.
+    pub model: Vec<Spanned<ModelSpec>>,
+    /// `[[model_topic]]`: what is inferred from which topics, and where it goes.
+    pub model_topic: Vec<Spanned<ModelTopicSpec>>,
     /// The folder that relative model paths begin in: the config file's.
     #[serde(skip)]
     pub base_dir: PathBuf,
