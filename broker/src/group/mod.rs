@@ -1,5 +1,8 @@
 //! Consumer groups and their committed offsets.
 
+pub mod machine;
+pub mod records;
+
 /// Groups that are shown but not kept here: model topics' positions.
 pub trait ReadOnlyGroups: Send + Sync + std::fmt::Debug {
     /// Topic, partition and next offset of each position; `None` where the group is not of this kind.
