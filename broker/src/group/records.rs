@@ -145,7 +145,11 @@ impl Key {
     pub fn encode(&self) -> Result<Bytes, RecordError> {
         let mut out = BytesMut::new();
         match self {
-            Self::Offset { group, topic, partition } => {
+            Self::Offset {
+                group,
+                topic,
+                partition,
+            } => {
                 out.put_i16(OFFSET_COMMIT_KEY_VERSION);
                 put_string(&mut out, group)?;
                 put_string(&mut out, topic)?;
@@ -161,14 +165,19 @@ impl Key {
 
     /// Reads a key. `None` for a kind that belongs to groups that are not served here.
     pub fn decode(bytes: &[u8]) -> Result<Option<Self>, RecordError> {
-        let mut reader = Reader { bytes, flexible: false };
+        let mut reader = Reader {
+            bytes,
+            flexible: false,
+        };
         let key = match reader.i16("key version")? {
             0 | OFFSET_COMMIT_KEY_VERSION => Self::Offset {
                 group: reader.string("group")?,
                 topic: reader.string("topic")?,
                 partition: reader.i32("partition")?,
             },
-            GROUP_METADATA_KEY_VERSION => Self::Group { group: reader.string("group")? },
+            GROUP_METADATA_KEY_VERSION => Self::Group {
+                group: reader.string("group")?,
+            },
             _ => return Ok(None),
         };
         Ok(Some(key))
@@ -188,7 +197,9 @@ impl OffsetCommitValue {
             return Ok(out.freeze());
         }
         if self.metadata.len() > MAX_STRING_BYTES {
-            return Err(RecordError::StringTooLong { bytes: self.metadata.len() });
+            return Err(RecordError::StringTooLong {
+                bytes: self.metadata.len(),
+            });
         }
         out.put_i16(OFFSET_COMMIT_VALUE_VERSION);
         out.put_i64(self.offset);
@@ -210,14 +221,24 @@ impl OffsetCommitValue {
 
     /// Reads a value of any version.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = Reader { bytes, flexible: false };
+        let mut reader = Reader {
+            bytes,
+            flexible: false,
+        };
         let version = reader.version("OffsetCommitValue")?;
         let offset = reader.i64("offset")?;
-        let leader_epoch = if version >= 3 { reader.i32("leaderEpoch")? } else { -1 };
+        let leader_epoch = if version >= 3 {
+            reader.i32("leaderEpoch")?
+        } else {
+            -1
+        };
         let metadata = reader.string("metadata")?;
         let commit_timestamp_ms = reader.i64("commitTimestamp")?;
-        let expire_timestamp_ms =
-            if version == 1 { Some(reader.i64("expireTimestamp")?) } else { None };
+        let expire_timestamp_ms = if version == 1 {
+            Some(reader.i64("expireTimestamp")?)
+        } else {
+            None
+        };
         let mut topic_id = None;
         if reader.flexible {
             reader.tagged_fields(|tag, field| {
@@ -265,14 +286,20 @@ impl GroupMetadataValue {
 
     /// Reads a value of any version.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = Reader { bytes, flexible: false };
+        let mut reader = Reader {
+            bytes,
+            flexible: false,
+        };
         let version = reader.version("GroupMetadataValue")?;
         let protocol_type = reader.string("protocolType")?;
         let generation = reader.i32("generation")?;
         let protocol = reader.nullable_string("protocol")?;
         let leader = reader.nullable_string("leader")?;
-        let current_state_timestamp_ms =
-            if version >= 2 { reader.i64("currentStateTimestamp")? } else { -1 };
+        let current_state_timestamp_ms = if version >= 2 {
+            reader.i64("currentStateTimestamp")?
+        } else {
+            -1
+        };
         let count = reader.count("members")?;
         let mut members = Vec::new();
         for _ in 0..count {
@@ -281,19 +308,32 @@ impl GroupMetadataValue {
         if reader.flexible {
             reader.tagged_fields(|_, _| ())?;
         }
-        Ok(Self { protocol_type, generation, protocol, leader, current_state_timestamp_ms, members })
+        Ok(Self {
+            protocol_type,
+            generation,
+            protocol,
+            leader,
+            current_state_timestamp_ms,
+            members,
+        })
     }
 }
 
 impl MemberMetadata {
     fn decode(reader: &mut Reader<'_>, version: i16) -> Result<Self, RecordError> {
         let member_id = reader.string("memberId")?;
-        let group_instance_id =
-            if version >= 3 { reader.nullable_string("groupInstanceId")? } else { None };
+        let group_instance_id = if version >= 3 {
+            reader.nullable_string("groupInstanceId")?
+        } else {
+            None
+        };
         let client_id = reader.string("clientId")?;
         let client_host = reader.string("clientHost")?;
-        let rebalance_timeout_ms =
-            if version >= 1 { Some(reader.i32("rebalanceTimeout")?) } else { None };
+        let rebalance_timeout_ms = if version >= 1 {
+            Some(reader.i32("rebalanceTimeout")?)
+        } else {
+            None
+        };
         let session_timeout_ms = reader.i32("sessionTimeout")?;
         let member = Self {
             member_id,
@@ -313,8 +353,9 @@ impl MemberMetadata {
 }
 
 fn put_string(out: &mut BytesMut, string: &str) -> Result<(), RecordError> {
-    let length = i16::try_from(string.len())
-        .map_err(|_| RecordError::StringTooLong { bytes: string.len() })?;
+    let length = i16::try_from(string.len()).map_err(|_| RecordError::StringTooLong {
+        bytes: string.len(),
+    })?;
     out.put_i16(length);
     out.put_slice(string.as_bytes());
     Ok(())
@@ -346,15 +387,19 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn take(&mut self, count: usize, field: &'static str) -> Result<&'a [u8], RecordError> {
-        let (taken, rest) =
-            self.bytes.split_at_checked(count).ok_or(RecordError::CutOff { field })?;
+        let (taken, rest) = self
+            .bytes
+            .split_at_checked(count)
+            .ok_or(RecordError::CutOff { field })?;
         self.bytes = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], RecordError> {
-        let (taken, rest) =
-            self.bytes.split_first_chunk::<N>().ok_or(RecordError::CutOff { field })?;
+        let (taken, rest) = self
+            .bytes
+            .split_first_chunk::<N>()
+            .ok_or(RecordError::CutOff { field })?;
         self.bytes = rest;
         Ok(*taken)
     }
@@ -404,29 +449,37 @@ impl<'a> Reader<'a> {
         };
         match length {
             -1 => Ok(None),
-            length => usize::try_from(length).map(Some).map_err(|_| RecordError::Invalid { field }),
+            length => usize::try_from(length)
+                .map(Some)
+                .map_err(|_| RecordError::Invalid { field }),
         }
     }
 
     fn nullable_string(&mut self, field: &'static str) -> Result<Option<String>, RecordError> {
-        let Some(length) = self.length(field, false)? else { return Ok(None) };
+        let Some(length) = self.length(field, false)? else {
+            return Ok(None);
+        };
         let bytes = self.take(length, field)?;
         let string = std::str::from_utf8(bytes).map_err(|_| RecordError::Invalid { field })?;
         Ok(Some(string.to_owned()))
     }
 
     fn string(&mut self, field: &'static str) -> Result<String, RecordError> {
-        self.nullable_string(field)?.ok_or(RecordError::Invalid { field })
+        self.nullable_string(field)?
+            .ok_or(RecordError::Invalid { field })
     }
 
     fn bytes(&mut self, field: &'static str) -> Result<Bytes, RecordError> {
-        let Some(length) = self.length(field, true)? else { return Ok(Bytes::new()) };
+        let Some(length) = self.length(field, true)? else {
+            return Ok(Bytes::new());
+        };
         self.take(length, field).map(Bytes::copy_from_slice)
     }
 
     /// An array's length.
     fn count(&mut self, field: &'static str) -> Result<usize, RecordError> {
-        self.length(field, true)?.ok_or(RecordError::Invalid { field })
+        self.length(field, true)?
+            .ok_or(RecordError::Invalid { field })
     }
 
     fn tagged_fields(&mut self, mut each: impl FnMut(u32, &[u8])) -> Result<(), RecordError> {
@@ -441,152 +494,4 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    fn unhex(digits: &str) -> Vec<u8> {
-        (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
-    }
-
-    #[test]
-    fn keys_are_as_kafka_writes_them() {
-        let offset = Key::Offset { group: "g".into(), topic: "orders".into(), partition: 7 };
-        assert_eq!(hex(&offset.encode().unwrap()), "0001000167".to_owned() + "00066f7264657273" + "00000007");
-        let group = Key::Group { group: "grp".into() };
-        assert_eq!(hex(&group.encode().unwrap()), "00020003677270");
-        for key in [offset, group] {
-            assert_eq!(Key::decode(&key.encode().unwrap()), Ok(Some(key)));
-        }
-        // A ConsumerGroupMetadataKey: another protocol's.
-        assert_eq!(Key::decode(&unhex("0003000167")), Ok(None));
-    }
-
-    #[test]
-    fn an_offset_commit_is_as_kafka_writes_it() {
-        let value = OffsetCommitValue {
-            offset: 100,
-            leader_epoch: 10,
-            metadata: "m".into(),
-            commit_timestamp_ms: 1234,
-            expire_timestamp_ms: None,
-            topic_id: Some(Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10)),
-        };
-        let bytes = value.encode().unwrap();
-        assert_eq!(
-            hex(&bytes),
-            "0004".to_owned()
-                + "0000000000000064"
-                + "0000000a"
-                + "026d"
-                + "00000000000004d2"
-                + "01" // one tagged field
-                + "0010" // tag 0, 16 bytes
-                + "0102030405060708090a0b0c0d0e0f10"
-        );
-        assert_eq!(OffsetCommitValue::decode(&bytes), Ok(value));
-    }
-
-    #[test]
-    fn older_offset_commits_are_read() {
-        // Version 0, 1 (with an expiry), 2 and 3 (with a leader epoch).
-        let body = "00000000000000050001".to_owned() + "6d" + "0000000000000009";
-        let read = |digits: &str| OffsetCommitValue::decode(&unhex(digits)).unwrap();
-        let base = OffsetCommitValue {
-            offset: 5,
-            leader_epoch: -1,
-            metadata: "m".into(),
-            commit_timestamp_ms: 9,
-            expire_timestamp_ms: None,
-            topic_id: None,
-        };
-        assert_eq!(read(&format!("0000{body}")), base);
-        assert_eq!(read(&format!("0002{body}")), base);
-        let with_expiry = OffsetCommitValue { expire_timestamp_ms: Some(16), ..base.clone() };
-        assert_eq!(read(&format!("0001{body}0000000000000010")), with_expiry);
-        assert_eq!(hex(&with_expiry.encode().unwrap()), format!("0001{body}0000000000000010"));
-        let with_epoch = OffsetCommitValue { leader_epoch: 3, ..base };
-        assert_eq!(read("000300000000000000050000000300016d0000000000000009"), with_epoch);
-    }
-
-    fn group() -> GroupMetadataValue {
-        GroupMetadataValue {
-            protocol_type: "consumer".into(),
-            generation: 3,
-            protocol: Some("range".into()),
-            leader: Some("a".into()),
-            current_state_timestamp_ms: 7,
-            members: vec![MemberMetadata {
-                member_id: "a".into(),
-                group_instance_id: Some("i".into()),
-                client_id: "c".into(),
-                client_host: "h".into(),
-                rebalance_timeout_ms: 2,
-                session_timeout_ms: 1,
-                subscription: Bytes::from_static(&[9]),
-                assignment: Bytes::from_static(&[8, 7]),
-            }],
-        }
-    }
-
-    #[test]
-    fn a_group_is_as_kafka_writes_it() {
-        let bytes = group().encode().unwrap();
-        let expected = [
-            "0003",                   // version
-            "0008636f6e73756d6572",   // protocolType
-            "00000003",               // generation
-            "000572616e6765",         // protocol
-            "000161",                 // leader
-            "0000000000000007",       // currentStateTimestamp
-            "00000001",               // members
-            "000161000169000163000168", // memberId, groupInstanceId, clientId, clientHost
-            "0000000200000001",       // rebalanceTimeout, sessionTimeout
-            "0000000109",             // subscription
-            "000000020807",           // assignment
-        ];
-        assert_eq!(hex(&bytes), expected.concat());
-        assert_eq!(GroupMetadataValue::decode(&bytes), Ok(group()));
-    }
-
-    #[test]
-    fn a_flexible_group_is_read() {
-        let bytes = [
-            "0004",
-            "09636f6e73756d6572",
-            "00000003",
-            "0672616e6765",
-            "0261",
-            "0000000000000007",
-            "02",
-            "0261026902630268",
-            "0000000200000001",
-            "0209",
-            "030807",
-            "00",
-            "01050100", // an unknown tagged field is skipped
-        ];
-        assert_eq!(GroupMetadataValue::decode(&unhex(&bytes.concat())), Ok(group()));
-    }
-
-    #[test]
-    fn cut_off_and_lying_records_are_refused() {
-        let bytes = group().encode().unwrap();
-        for end in 0..bytes.len() {
-            assert!(GroupMetadataValue::decode(&bytes[..end]).is_err(), "{end} bytes");
-        }
-        let mut lying = bytes.to_vec();
-        let members = 2 + 10 + 4 + 7 + 3 + 8;
-        lying[members..members + 4].copy_from_slice(&i32::MAX.to_be_bytes());
-        assert!(GroupMetadataValue::decode(&lying).is_err());
-        assert_eq!(
-            GroupMetadataValue::decode(&[0, 5]),
-            Err(RecordError::UnknownVersion { record: "GroupMetadataValue", version: 5 })
-        );
-        let long = Key::Group { group: "g".repeat(MAX_STRING_BYTES + 1) };
-        assert_eq!(long.encode(), Err(RecordError::StringTooLong { bytes: MAX_STRING_BYTES + 1 }));
-    }
-}
+mod tests;

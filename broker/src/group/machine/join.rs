@@ -42,7 +42,10 @@ impl Group {
     pub fn join(&mut self, now: Millis, mut request: JoinRequest, effects: &mut Vec<Effect>) {
         drop_repeated_protocols(&mut request.protocols);
         let mut refuse = |error, member_id: &str| {
-            effects.push(Effect::Join(request.ticket, JoinAnswer::refused(error, member_id)));
+            effects.push(Effect::Join(
+                request.ticket,
+                JoinAnswer::refused(error, member_id),
+            ));
         };
         if self.state == State::Dead {
             refuse(ResponseError::CoordinatorNotAvailable, &request.member_id);
@@ -66,7 +69,11 @@ impl Group {
         match self.state {
             State::Empty | State::Dead => true,
             State::PreparingRebalance => {
-                let waiting = self.members.values().filter(|member| member.join.is_some()).count();
+                let waiting = self
+                    .members
+                    .values()
+                    .filter(|member| member.join.is_some())
+                    .count();
                 is_member.is_some_and(|member| member.join.is_some())
                     || waiting < self.limits.max_size
             }
@@ -146,7 +153,10 @@ impl Group {
         request: JoinRequest,
         effects: &mut Vec<Effect>,
     ) {
-        if let Some(JoinTimer::Initial { joined_meanwhile, .. }) = &mut self.join_timer {
+        if let Some(JoinTimer::Initial {
+            joined_meanwhile, ..
+        }) = &mut self.join_timer
+        {
             *joined_meanwhile = true;
         }
         if self.members.is_empty() {
@@ -155,7 +165,8 @@ impl Group {
         self.leader.get_or_insert_with(|| member_id.clone());
         self.pending.remove(&member_id);
         if let Some(instance) = &request.instance_id {
-            self.static_members.insert(instance.clone(), member_id.clone());
+            self.static_members
+                .insert(instance.clone(), member_id.clone());
         }
         self.count_protocols(&request.protocols, true);
         // It does not know its id and can't send heartbeats; if its connection is gone, nobody
@@ -186,7 +197,9 @@ impl Group {
         request: JoinRequest,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(mut member) = self.members.remove(member_id) else { return };
+        let Some(mut member) = self.members.remove(member_id) else {
+            return;
+        };
         self.count_protocols(&member.protocols, false);
         self.count_protocols(&request.protocols, true);
         member.protocols = request.protocols;
@@ -195,7 +208,12 @@ impl Group {
         member.session_timeout_ms = request.session_timeout_ms;
         member.rebalance_timeout_ms = request.rebalance_timeout_ms;
         // Whoever asked before on the same member's behalf has to ask again.
-        answer_waiting(&mut member, member_id, ResponseError::RebalanceInProgress, effects);
+        answer_waiting(
+            &mut member,
+            member_id,
+            ResponseError::RebalanceInProgress,
+            effects,
+        );
         member.join = Some(request.ticket);
         let is_new = member.is_new;
         self.members.insert(member_id.to_owned(), member);
@@ -212,11 +230,19 @@ impl Group {
         request: JoinRequest,
         effects: &mut Vec<Effect>,
     ) {
-        let Some(mut member) = self.members.remove(replaced) else { return };
-        answer_waiting(&mut member, replaced, ResponseError::FencedInstanceId, effects);
+        let Some(mut member) = self.members.remove(replaced) else {
+            return;
+        };
+        answer_waiting(
+            &mut member,
+            replaced,
+            ResponseError::FencedInstanceId,
+            effects,
+        );
         let member_id = request.new_member_id.clone();
         if let Some(instance) = &request.instance_id {
-            self.static_members.insert(instance.clone(), member_id.clone());
+            self.static_members
+                .insert(instance.clone(), member_id.clone());
         }
         let previous_leader = self.leader.clone().unwrap_or_default();
         if previous_leader == replaced {
@@ -273,10 +299,16 @@ impl Group {
             Err(error) => JoinAnswer::refused(error, ""),
             Ok(()) if supports_skip_assignment => {
                 let is_leader = self.leader.as_deref() == Some(&member_id);
-                JoinAnswer { skip_assignment: is_leader, ..self.joined(&member_id, is_leader) }
+                JoinAnswer {
+                    skip_assignment: is_leader,
+                    ..self.joined(&member_id, is_leader)
+                }
             }
             // It must not take itself for the leader: a stable group would not hear its assignment.
-            Ok(()) => JoinAnswer { leader: previous_leader, ..self.joined(&member_id, false) },
+            Ok(()) => JoinAnswer {
+                leader: previous_leader,
+                ..self.joined(&member_id, false)
+            },
         };
         effects.push(Effect::Join(ticket, answer));
     }
@@ -284,13 +316,15 @@ impl Group {
     /// The answer that a member of the present generation gets.
     pub(super) fn joined(&self, member_id: &str, lists_members: bool) -> JoinAnswer {
         let protocol = self.protocol.as_deref().unwrap_or_default();
-        let members = self.members.iter().filter(|_| lists_members).map(|(id, member)| {
-            JoinedMember {
+        let members = self
+            .members
+            .iter()
+            .filter(|_| lists_members)
+            .map(|(id, member)| JoinedMember {
                 member_id: id.clone(),
                 instance_id: member.instance_id.clone(),
                 metadata: member.metadata(protocol),
-            }
-        });
+            });
         JoinAnswer {
             error: None,
             generation: self.generation,

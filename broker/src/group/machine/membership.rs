@@ -57,7 +57,10 @@ impl Group {
         effects: &mut Vec<Effect>,
     ) -> Vec<Result<(), ResponseError>> {
         let members = self.members.len();
-        let results = leavers.iter().map(|leaver| self.leave_one(leaver, effects)).collect();
+        let results = leavers
+            .iter()
+            .map(|leaver| self.leave_one(leaver, effects))
+            .collect();
         self.after_removal(now, members, effects);
         results
     }
@@ -105,7 +108,11 @@ impl Group {
         committer: Committer<'_>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), ResponseError> {
-        let Committer { member_id, instance_id, generation } = committer;
+        let Committer {
+            member_id,
+            instance_id,
+            generation,
+        } = committer;
         if self.state == State::Dead {
             return Err(ResponseError::CoordinatorNotAvailable);
         }
@@ -148,7 +155,10 @@ impl Group {
             self.remove_member(id, effects);
         }
         self.after_removal(now, members, effects);
-        if self.unsynced_deadline.is_some_and(|deadline| deadline <= now) {
+        if self
+            .unsynced_deadline
+            .is_some_and(|deadline| deadline <= now)
+        {
             self.drop_unsynced(now, effects);
         }
         if self.join_timer.is_some_and(|timer| timer.deadline() <= now) {

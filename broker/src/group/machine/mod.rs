@@ -146,7 +146,12 @@ pub struct SyncAnswer {
 impl SyncAnswer {
     /// A refusal.
     pub fn refused(error: ResponseError) -> Self {
-        Self { error: Some(error), protocol_type: None, protocol: None, assignment: Bytes::new() }
+        Self {
+            error: Some(error),
+            protocol_type: None,
+            protocol: None,
+            assignment: Bytes::new(),
+        }
     }
 }
 
@@ -224,7 +229,12 @@ impl Member {
 enum JoinTimer {
     /// An empty group's first members wait for more, in steps of the initial delay, until
     /// `remaining_ms` is used up or a step passes without a new member.
-    Initial { deadline: Millis, delay_ms: Millis, remaining_ms: Millis, joined_meanwhile: bool },
+    Initial {
+        deadline: Millis,
+        delay_ms: Millis,
+        remaining_ms: Millis,
+        joined_meanwhile: bool,
+    },
     /// Members that have not joined by then are dropped.
     Rebalance { deadline: Millis },
 }
@@ -304,7 +314,10 @@ impl Group {
                 client_host: stored.client_host,
                 session_timeout_ms: stored.session_timeout_ms.max(0) as Millis,
                 rebalance_timeout_ms: stored.rebalance_timeout_ms.max(0) as Millis,
-                protocols: vec![Protocol { name: protocol.clone(), metadata: stored.subscription }],
+                protocols: vec![Protocol {
+                    name: protocol.clone(),
+                    metadata: stored.subscription,
+                }],
                 assignment: stored.assignment,
                 is_new: false,
                 deadline: 0,
@@ -313,7 +326,9 @@ impl Group {
             };
             group.count_protocols(&member.protocols, true);
             if let Some(instance) = stored.group_instance_id {
-                group.static_members.insert(instance, stored.member_id.clone());
+                group
+                    .static_members
+                    .insert(instance, stored.member_id.clone());
             }
             group.members.insert(stored.member_id.clone(), member);
             group.touch(now, &stored.member_id, effects);
@@ -365,7 +380,9 @@ impl Group {
 
     /// The members' ids and assignments, by id.
     pub fn assignments(&self) -> impl Iterator<Item = (&str, &Bytes)> {
-        self.members.iter().map(|(id, member)| (id.as_str(), &member.assignment))
+        self.members
+            .iter()
+            .map(|(id, member)| (id.as_str(), &member.assignment))
     }
 
     /// Nobody is in it, nobody is expected, and nothing was ever stored about it.
@@ -409,7 +426,11 @@ impl Group {
     fn count_protocols(&mut self, protocols: &[Protocol], added: bool) {
         for protocol in protocols {
             let count = self.offered.entry(protocol.name.clone()).or_default();
-            *count = if added { *count + 1 } else { count.saturating_sub(1) };
+            *count = if added {
+                *count + 1
+            } else {
+                count.saturating_sub(1)
+            };
             if *count == 0 {
                 self.offered.remove(&protocol.name);
             }

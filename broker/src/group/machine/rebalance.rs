@@ -70,8 +70,12 @@ impl Group {
     ) {
         let deadline = now.saturating_add(delay_ms);
         let joined_meanwhile = false;
-        self.join_timer =
-            Some(JoinTimer::Initial { deadline, delay_ms, remaining_ms, joined_meanwhile });
+        self.join_timer = Some(JoinTimer::Initial {
+            deadline,
+            delay_ms,
+            remaining_ms,
+            joined_meanwhile,
+        });
         self.wake(deadline, effects);
     }
 
@@ -82,7 +86,11 @@ impl Group {
     }
 
     fn rebalance_timeout_ms(&self) -> Millis {
-        self.members.values().map(|member| member.rebalance_timeout_ms).max().unwrap_or(0)
+        self.members
+            .values()
+            .map(|member| member.rebalance_timeout_ms)
+            .max()
+            .unwrap_or(0)
     }
 
     fn all_joined(&self) -> bool {
@@ -99,9 +107,12 @@ impl Group {
     /// The join timer is due.
     pub(super) fn join_timer_fired(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         match self.join_timer.take() {
-            Some(JoinTimer::Initial { delay_ms, remaining_ms, joined_meanwhile: true, .. })
-                if remaining_ms > 0 =>
-            {
+            Some(JoinTimer::Initial {
+                delay_ms,
+                remaining_ms,
+                joined_meanwhile: true,
+                ..
+            }) if remaining_ms > 0 => {
                 let next = self.limits.initial_rebalance_delay_ms.min(remaining_ms);
                 let remaining_ms = remaining_ms.saturating_sub(delay_ms);
                 self.start_initial_delay(now, next, remaining_ms, effects);
@@ -167,7 +178,11 @@ impl Group {
     /// Keeps the leader if it has joined; false where nobody has.
     fn elect_joined_leader(&mut self) -> bool {
         let has_joined = |member: &Member| member.join.is_some();
-        if self.leader.as_ref().and_then(|leader| self.members.get(leader)).is_some_and(has_joined)
+        if self
+            .leader
+            .as_ref()
+            .and_then(|leader| self.members.get(leader))
+            .is_some_and(has_joined)
         {
             return true;
         }
@@ -186,21 +201,38 @@ impl Group {
         let by_all = |name: &str| self.offered.get(name) == Some(&self.members.len());
         let mut votes = BTreeMap::new();
         for member in self.members.values() {
-            if let Some(best) = member.protocols.iter().find(|protocol| by_all(&protocol.name)) {
+            if let Some(best) = member
+                .protocols
+                .iter()
+                .find(|protocol| by_all(&protocol.name))
+            {
                 *votes.entry(best.name.as_str()).or_insert(0usize) += 1;
             }
         }
         let most = votes.values().copied().max()?;
-        votes.iter().find(|(_, count)| **count == most).map(|(name, _)| (*name).to_owned())
+        votes
+            .iter()
+            .find(|(_, count)| **count == most)
+            .map(|(name, _)| (*name).to_owned())
     }
 
     /// Removes a member; whatever it waits for is answered with UNKNOWN_MEMBER_ID.
     pub(super) fn remove_member(&mut self, member_id: &str, effects: &mut Vec<Effect>) {
-        let Some(mut member) = self.members.remove(member_id) else { return };
-        answer_waiting(&mut member, member_id, ResponseError::UnknownMemberId, effects);
+        let Some(mut member) = self.members.remove(member_id) else {
+            return;
+        };
+        answer_waiting(
+            &mut member,
+            member_id,
+            ResponseError::UnknownMemberId,
+            effects,
+        );
         self.count_protocols(&member.protocols, false);
         if let Some(instance) = &member.instance_id
-            && self.static_members.get(instance).is_some_and(|id| id == member_id)
+            && self
+                .static_members
+                .get(instance)
+                .is_some_and(|id| id == member_id)
         {
             self.static_members.remove(instance);
         }

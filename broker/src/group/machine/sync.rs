@@ -40,7 +40,9 @@ impl Group {
             effects.push(Effect::Sync(request.ticket, answer));
             return;
         }
-        let Some(member) = self.members.get_mut(&request.member_id) else { return };
+        let Some(member) = self.members.get_mut(&request.member_id) else {
+            return;
+        };
         if let Some(ticket) = member.sync.replace(request.ticket) {
             let answer = SyncAnswer::refused(ResponseError::RebalanceInProgress);
             effects.push(Effect::Sync(ticket, answer));
@@ -48,7 +50,9 @@ impl Group {
         if self.leader.as_deref() == Some(&request.member_id) && self.assignments.is_none() {
             let mut given: BTreeMap<String, Bytes> = request.assignments.into_iter().collect();
             given.retain(|member_id, _| self.members.contains_key(member_id));
-            let then = Stored::Assignment { generation: self.generation };
+            let then = Stored::Assignment {
+                generation: self.generation,
+            };
             effects.push(Effect::Store(self.record(Some(&given)), then));
             self.assignments = Some(given);
         }
@@ -102,7 +106,9 @@ impl Group {
     }
 
     fn hand_out_assignments(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let Some(mut assignments) = self.assignments.take() else { return };
+        let Some(mut assignments) = self.assignments.take() else {
+            return;
+        };
         self.state = State::Stable;
         let mut waiting = Vec::new();
         for (id, member) in &mut self.members {

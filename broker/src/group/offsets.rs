@@ -1,0 +1,133 @@
+//! What a group has committed, by topic and partition.
+
+use std::collections::BTreeMap;
+
+use storage::Offset;
+
+use super::records::OffsetCommitValue;
+
+/// A committed offset, and where in `__consumer_offsets` it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Committed {
+    value: OffsetCommitValue,
+    log_offset: Offset,
+}
+
+/// The offsets of one group.
+#[derive(Clone, Debug, Default)]
+pub struct Offsets {
+    topics: BTreeMap<String, BTreeMap<i32, Committed>>,
+}
+
+impl Offsets {
+    /// Nothing is committed.
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+    }
+
+    /// Takes a record in. Commits become durable in any order; the one that was appended last
+    /// counts.
+    pub fn commit(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        value: OffsetCommitValue,
+        log_offset: Offset,
+    ) {
+        let committed = Committed { value, log_offset };
+        if !self.topics.contains_key(topic) {
+            self.topics.insert(topic.to_owned(), BTreeMap::new());
+        }
+        let Some(partitions) = self.topics.get_mut(topic) else {
+            return;
+        };
+        match partitions.get_mut(&partition) {
+            Some(present) if present.log_offset > log_offset => {}
+            Some(present) => *present = committed,
+            None => {
+                partitions.insert(partition, committed);
+            }
+        }
+    }
+
+    /// Changes what is committed for a partition; later commits count over it.
+    pub fn replace(&mut self, topic: &str, partition: i32, value: OffsetCommitValue) {
+        let partitions = self.topics.get_mut(topic);
+        if let Some(present) = partitions.and_then(|all| all.get_mut(&partition)) {
+            present.value = value;
+        }
+    }
+
+    /// Forgets one.
+    pub fn remove(&mut self, topic: &str, partition: i32) {
+        if let Some(partitions) = self.topics.get_mut(topic) {
+            partitions.remove(&partition);
+            if partitions.is_empty() {
+                self.topics.remove(topic);
+            }
+        }
+    }
+
+    /// The offset committed for a partition.
+    pub fn get(&self, topic: &str, partition: i32) -> Option<&OffsetCommitValue> {
+        self.topics
+            .get(topic)?
+            .get(&partition)
+            .map(|committed| &committed.value)
+    }
+
+    /// Topic by topic: the partitions with what is committed for them.
+    pub fn topics(
+        &self,
+    ) -> impl Iterator<Item = (&str, impl Iterator<Item = (i32, &OffsetCommitValue)>)> {
+        self.topics.iter().map(|(topic, partitions)| {
+            let partitions = partitions.iter();
+            (
+                topic.as_str(),
+                partitions.map(|(partition, it)| (*partition, &it.value)),
+            )
+        })
+    }
+
+    /// The partitions of one topic with what is committed for them.
+    pub fn of_topic(&self, topic: &str) -> impl Iterator<Item = (i32, &OffsetCommitValue)> {
+        self.topics
+            .get(topic)
+            .into_iter()
+            .flatten()
+            .map(|(partition, committed)| (*partition, &committed.value))
+    }
+
+    /// How many partitions have an offset.
+    pub fn len(&self) -> usize {
+        self.topics.values().map(BTreeMap::len).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(offset: Offset) -> OffsetCommitValue {
+        OffsetCommitValue {
+            offset,
+            leader_epoch: -1,
+            metadata: String::new(),
+            commit_timestamp_ms: 0,
+            expire_timestamp_ms: None,
+            topic_id: None,
+        }
+    }
+
+    #[test]
+    fn the_commit_that_was_appended_last_counts() {
+        let mut offsets = Offsets::default();
+        offsets.commit("t", 0, at(20), 2);
+        offsets.commit("t", 0, at(10), 1);
+        assert_eq!(offsets.get("t", 0), Some(&at(20)));
+        offsets.commit("t", 0, at(5), 3);
+        assert_eq!(offsets.get("t", 0), Some(&at(5)));
+        offsets.remove("t", 0);
+        assert!(offsets.is_empty());
+    }
+}
