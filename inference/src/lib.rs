@@ -3,10 +3,12 @@
 //! - [`spec`]: what the user writes under `[[model]]` and `[[model_topic]]`;
 //! - [`model`]: one file per architecture, and the model's folder on disk;
 //! - [`codec`]: bytes of a record to a row, and logits to bytes;
+//! - [`engine`]: the batching queue and the worker threads that own models;
 //! - [`feature`]: a record's fields to the model's row;
 //! - [`stream_log`]: the trait that the runtime reads from and commits to.
 
 pub mod codec;
+pub mod engine;
 pub mod feature;
 pub mod model;
 pub mod spec;

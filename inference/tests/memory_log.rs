@@ -58,7 +58,7 @@ async fn a_second_handle_fences_the_first() {
         state: Vec::new(),
         positions: Default::default(),
     };
-    let error = first.commit(vec![commit]).await.unwrap_err();
+    let error = first.commit(vec![commit].into()).await.unwrap_err();
     assert!(matches!(error, CommitError::Fenced(tasks) if tasks == [task]));
 }
 

@@ -147,6 +147,10 @@ fn commit(partition: i32, outputs: Vec<Output>, positions: &[(usize, i64)]) -> C
     }
 }
 
+async fn commit_all<L: StreamLog>(log: &L, commits: Vec<Commit>) -> Result<(), CommitError> {
+    in_time(log.commit(commits.into())).await
+}
+
 #[derive(Default)]
 struct State(BTreeMap<Vec<u8>, Vec<u8>>);
 
@@ -435,7 +439,7 @@ pub async fn publishes_in_the_order_of_commits<H: Harness>(mut harness: H) {
     assert_eq!(harness.outputs(OutputTopic::Derived, 0).await, []);
     let all = [first.clone(), second.clone()].concat();
     for (outputs, position) in [(first, 4), (second, 6)] {
-        in_time(log.commit(vec![commit(0, outputs, &[(0, position)])]))
+        commit_all(&log, vec![commit(0, outputs, &[(0, position)])])
             .await
             .expect("commit");
         // Nothing else is visible than what was committed so far.
@@ -456,7 +460,7 @@ pub async fn publishes_in_the_order_of_commits<H: Harness>(mut harness: H) {
         assert_eq!(harness.outputs(topic, partition).await, expected);
     }
     // A commit may have nothing but a position.
-    in_time(log.commit(vec![commit(0, Vec::new(), &[(0, 10)])]))
+    commit_all(&log, vec![commit(0, Vec::new(), &[(0, 10)])])
         .await
         .expect("commit");
 }
@@ -470,7 +474,7 @@ pub async fn commits_many_outputs<H: Harness>(mut harness: H) {
     let outputs: Vec<Output> = (0..20_000)
         .map(|number| output(OutputTopic::Derived, 0, &format!("{number:0100}")))
         .collect();
-    in_time(log.commit(vec![commit(0, outputs.clone(), &[(0, 1)])]))
+    commit_all(&log, vec![commit(0, outputs.clone(), &[(0, 1)])])
         .await
         .expect("commit");
     let seen = harness.outputs(OutputTopic::Derived, 0).await;
@@ -490,7 +494,7 @@ pub async fn commits_tasks_together<H: Harness>(mut harness: H) {
         commit(0, vec![output(OutputTopic::Derived, 0, "a")], &[(0, 3)]),
         commit(1, vec![output(OutputTopic::Derived, 1, "b")], &[(1, 4)]),
     ];
-    in_time(log.commit(commits)).await.expect("commit");
+    commit_all(&log, commits).await.expect("commit");
     harness.crash(log).await;
     let log = harness.open().await;
     let reader = Reader::start(&log).await;
@@ -537,7 +541,7 @@ pub async fn restores_state_and_positions<H: Harness>(mut harness: H) {
             state,
             positions: Positions::from([(input, position)]),
         };
-        in_time(log.commit(vec![commit])).await.expect("commit");
+        commit_all(&log, vec![commit]).await.expect("commit");
     }
     let expected = |pairs: &[(&str, &str)]| -> BTreeMap<Vec<u8>, Vec<u8>> {
         pairs
@@ -585,7 +589,7 @@ pub async fn goes_on_from_the_committed_position<H: Harness>(mut harness: H) {
         let outputs = (committed..next)
             .map(|offset| output(OutputTopic::Derived, 0, &offset.to_string()))
             .collect();
-        in_time(log.commit(vec![commit(0, outputs, &[(0, next)])]))
+        commit_all(&log, vec![commit(0, outputs, &[(0, next)])])
             .await
             .expect("commit");
         committed = next;
@@ -608,7 +612,7 @@ pub async fn polls_and_commits_together<H: Harness>(mut harness: H) {
         let end = number as i64;
         let work = async {
             let outputs = vec![output(OutputTopic::Derived, 0, &number.to_string())];
-            in_time(log.commit(vec![commit(0, outputs, &[(0, end)])]))
+            commit_all(&log, vec![commit(0, outputs, &[(0, end)])])
                 .await
                 .expect("commit");
             harness.append(0, 0, records(number..number + 1)).await;
@@ -633,12 +637,10 @@ pub async fn did_nothing_where_it_says_retry<H: Harness>(mut harness: H) {
         vec![output(OutputTopic::Derived, 0, "a")],
         &[(0, 5)],
     )];
-    let error = in_time(log.commit(work.clone()))
-        .await
-        .expect_err("a fault");
+    let error = commit_all(&log, work.clone()).await.expect_err("a fault");
     assert!(matches!(error, CommitError::Retry(_)), "{error}");
     assert_eq!(harness.outputs(OutputTopic::Derived, 0).await, []);
-    in_time(log.commit(work)).await.expect("commit");
+    commit_all(&log, work).await.expect("commit");
     assert_eq!(harness.outputs(OutputTopic::Derived, 0).await.len(), 1);
 }
 
@@ -667,7 +669,7 @@ async fn resolves_unknown<H: Harness>(mut harness: H, fault: CommitFault) {
             .collect();
         vec![commit(0, outputs, &[(0, offsets.end)])]
     };
-    let error = in_time(log.commit(work(0..3))).await.expect_err("a fault");
+    let error = commit_all(&log, work(0..3)).await.expect_err("a fault");
     assert!(matches!(error, CommitError::Unknown(_)), "{error}");
     reader.restore(&log, task(0)).await;
     let position = reader.position(0, 0);
@@ -680,9 +682,7 @@ async fn resolves_unknown<H: Harness>(mut harness: H, fault: CommitFault) {
     // Reading goes on from there, and committing too.
     reader.read_to(&log, 0, 0, 5, MAX_BYTES).await;
     assert_eq!(reader.values(0, 0), values(position as usize..5));
-    in_time(log.commit(work(position..5)))
-        .await
-        .expect("commit");
+    commit_all(&log, work(position..5)).await.expect("commit");
     let expected: Vec<Output> = (0..5)
         .map(|offset| output(OutputTopic::Derived, 0, &offset.to_string()))
         .collect();
@@ -699,7 +699,7 @@ pub async fn tells_a_gap<H: Harness>(mut harness: H) {
     let log = harness.open().await;
     let mut reader = Reader::start(&log).await;
     reader.read_to(&log, 0, 0, 5, 1).await;
-    in_time(log.commit(vec![commit(0, Vec::new(), &[(0, 2)])]))
+    commit_all(&log, vec![commit(0, Vec::new(), &[(0, 2)])])
         .await
         .expect("commit");
     harness.crash(log).await;
@@ -710,7 +710,7 @@ pub async fn tells_a_gap<H: Harness>(mut harness: H) {
     reader.read_to(&log, 0, 0, 20, MAX_BYTES).await;
     assert_eq!(reader.gaps, [(task(0), 0, 2, 10)]);
     assert_eq!(reader.values(0, 0), values(10..20));
-    in_time(log.commit(vec![commit(0, Vec::new(), &[(0, 20)])]))
+    commit_all(&log, vec![commit(0, Vec::new(), &[(0, 20)])])
         .await
         .expect("commit");
 }

@@ -364,7 +364,7 @@ impl StreamLog for MemoryLog {
         Ok(state.positions.clone())
     }
 
-    async fn commit(&self, commits: Vec<Commit>) -> Result<(), CommitError> {
+    async fn commit(&self, commits: Arc<[Commit]>) -> Result<(), CommitError> {
         // A commit takes a turn of the scheduler, as a real one does.
         tokio::task::yield_now().await;
         let mut disk = self.shared.disk();
@@ -384,10 +384,10 @@ impl StreamLog for MemoryLog {
             }
             Some(CommitFault::UnknownDone) | None => {}
         }
-        for commit in &commits {
+        for commit in commits.iter() {
             check(&disk, commit, self.shared.partitions)?;
         }
-        for commit in commits {
+        for commit in commits.iter() {
             apply(&mut disk, commit);
         }
         disk.commits += 1;
@@ -462,17 +462,17 @@ fn check(disk: &Disk, commit: &Commit, partitions: i32) -> Result<(), CommitErro
     Ok(())
 }
 
-fn apply(disk: &mut Disk, commit: Commit) {
-    for output in commit.outputs {
+fn apply(disk: &mut Disk, commit: &Commit) {
+    for output in &commit.outputs {
         let key = (output.topic, output.partition);
-        disk.outputs.entry(key).or_default().push(output);
+        disk.outputs.entry(key).or_default().push(output.clone());
     }
     let state = disk.tasks.entry(commit.task).or_default();
-    state.positions.extend(commit.positions);
-    for (key, value) in commit.state {
+    state.positions.extend(&commit.positions);
+    for (key, value) in &commit.state {
         match value {
-            Some(value) => state.state.insert(key, value),
-            None => state.state.remove(&key),
+            Some(value) => state.state.insert(key.clone(), value.clone()),
+            None => state.state.remove(key),
         };
     }
 }

@@ -188,8 +188,12 @@ pub trait StreamLog: Send + Sync + 'static {
         sink: &mut (dyn StateSink + Send),
     ) -> impl Future<Output = Result<Positions, Error>> + Send;
 
-    /// Commits all or nothing; visible to consumers when `Ok`.
-    fn commit(&self, commits: Vec<Commit>) -> impl Future<Output = Result<(), CommitError>> + Send;
+    /// Commits all or nothing; visible to consumers when `Ok`. Shared, so that what may have to be
+    /// tried again is not copied.
+    fn commit(
+        &self,
+        commits: Arc<[Commit]>,
+    ) -> impl Future<Output = Result<(), CommitError>> + Send;
 
     /// Stops or resumes records of a task.
     fn pause(&self, task: Task, paused: bool);
