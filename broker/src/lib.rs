@@ -11,6 +11,7 @@
 pub mod api;
 pub mod broker;
 pub mod catalog;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
@@ -25,6 +26,7 @@ mod produce_before_v3;
 mod request_header;
 mod request_metrics;
 pub mod router;
+pub mod server;
 pub mod wire_shape;
 
 pub use broker::Broker;

@@ -1,0 +1,63 @@
+//! The `milena` command.
+//!
+//! - `milena serve [--config FILE]`: the broker, until SIGTERM or SIGINT;
+//! - `milena check FILE`: refuses what `serve` would refuse, without starting anything.
+//!
+//! The exit code is 0, 1 where the command failed (the reason is on standard error), or 2 where it
+//! was not understood.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+
+mod serve;
+
+/// A Kafka-compatible log broker that runs machine-learning models on records as they arrive.
+#[derive(Debug, Parser)]
+#[command(name = "milena", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the broker until SIGTERM or SIGINT
+    Serve {
+        /// The configuration; without one, the defaults hold
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// Check a configuration file
+    Check {
+        /// The configuration
+        file: PathBuf,
+    },
+}
+
+/// Runs the command of this process.
+pub fn run() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Serve { config } => serve::run(config.as_deref()),
+        Command::Check { file } => check(&file),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("milena: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What a command fails with; it is shown and not looked into.
+type CliError = Box<dyn std::error::Error + Send + Sync>;
+
+fn check(file: &Path) -> Result<(), CliError> {
+    Config::load(file)?;
+    println!("{}: ok", file.display());
+    Ok(())
+}

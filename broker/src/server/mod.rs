@@ -1,0 +1,320 @@
+//! The server: from a configuration to connections, and back to a clean stop.
+//!
+//! Start: the configuration is checked, both addresses are bound, the data folder is opened and its
+//! logs recovered ([`open`]), and only then are connections accepted. Clients that come earlier wait
+//! in the listen backlog.
+//!
+//! Stop, in this order, so that no accepted write is lost: no connection is accepted and nothing more
+//! is read; requests that were read are answered, within [`DRAIN`]; connections close; model topics
+//! end their commits; every log is synced and the clean-shutdown marker written.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use storage::LogDir;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::config::{Config, Problem};
+use crate::connection::{self, Limits, metrics_of_connections};
+use crate::router::Router;
+use crate::{Broker, http};
+
+mod open;
+
+pub use open::OpenError;
+
+/// How long the last responses may take at a stop.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// Connections that the system accepts before the server does.
+const BACKLOG: u32 = 1024;
+
+/// How long accepting rests after it failed, such as for want of file descriptors.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// How often the metrics' histograms are folded together.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration makes no sense.
+    #[error(transparent)]
+    Config(#[from] Problem),
+    /// A model or a model topic makes no sense.
+    #[error(transparent)]
+    Model(#[from] inference::spec::SpecError),
+    /// An address can't be listened on.
+    #[error("{key}: can't listen on {address}: {error}")]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// The system's words.
+        error: io::Error,
+    },
+    /// The data folder, or what is in it, can't be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Starts servers.
+#[derive(Debug)]
+pub struct Server;
+
+impl Server {
+    /// Starts a server; it serves when this returns.
+    pub async fn start(config: Config) -> Result<RunningServer, StartError> {
+        config.check()?;
+        config.check_models()?;
+        http::recorder();
+        let listener = bind("broker.listen", config.listen_address()?)?;
+        let http_listener = match config.http_address()? {
+            Some(address) => Some(bind("http.listen", address)?),
+            None => None,
+        };
+        let local_addr = address_of("broker.listen", &listener)?;
+        let http_addr = match &http_listener {
+            Some(listener) => Some(address_of("http.listen", listener)?),
+            None => None,
+        };
+
+        let (stop, shutdown) = watch::channel(false);
+        let advertised = config.advertised(local_addr)?;
+        let opened = open::open(&config, advertised, shutdown.clone()).await?;
+        let (log_dir, broker) = (opened.log_dir, opened.broker);
+
+        let mut background = vec![
+            tokio::spawn(checkpoints(
+                log_dir.clone(),
+                Duration::from_millis(config.broker.checkpoint_interval_ms),
+                shutdown.clone(),
+            )),
+            tokio::spawn(metrics_upkeep(shutdown.clone())),
+        ];
+        if let Some(listener) = http_listener {
+            background.push(tokio::spawn(http::serve(listener, broker.clone())));
+        }
+        let limits = config.connection_limits(DRAIN);
+        let accepting = Accepting {
+            listener,
+            broker: broker.clone(),
+            limits,
+            max_connections: config.broker.max_connections,
+            shutdown,
+        };
+        tracing::info!(
+            listen = %local_addr,
+            http = http_addr.map(tracing::field::display),
+            advertised = format!("{}:{}", broker.advertised.0, broker.advertised.1),
+            data_dir = %log_dir.path().display(),
+            clean = log_dir.was_clean(),
+            topics = broker.catalog.topics().len(),
+            "serving"
+        );
+        let accepting = tokio::spawn(accepting.run());
+        Ok(RunningServer {
+            local_addr,
+            http_addr,
+            broker,
+            log_dir,
+            stop,
+            accepting,
+            background,
+        })
+    }
+}
+
+/// A server that serves. Dropping it leaves it running until the runtime ends, without a clean stop.
+#[derive(Debug)]
+pub struct RunningServer {
+    local_addr: SocketAddr,
+    http_addr: Option<SocketAddr>,
+    broker: Arc<Broker>,
+    log_dir: Arc<LogDir>,
+    stop: watch::Sender<bool>,
+    accepting: JoinHandle<()>,
+    background: Vec<JoinHandle<()>>,
+}
+
+impl RunningServer {
+    /// Where Kafka clients connect.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Where metrics and health are served.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.http_addr
+    }
+
+    /// What the handlers reach.
+    pub fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Stops cleanly; every accepted write is on the disk when this returns.
+    pub async fn stop(self) -> Result<(), OpenError> {
+        tracing::info!("stopping");
+        self.stop.send_replace(true);
+        report_panic("accepting", self.accepting.await);
+        open::close(&self.broker, &self.log_dir).await?;
+        for task in self.background {
+            report_panic("background", task.await);
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn report_panic(task: &str, ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(task, %error, "a task panicked");
+    }
+}
+
+fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| StartError::Listen {
+        key,
+        address,
+        error,
+    })
+}
+
+fn address_of(key: &'static str, listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+    listener.local_addr().map_err(|error| StartError::Listen {
+        key,
+        address: unknown,
+        error,
+    })
+}
+
+/// The accept loop, and the connections that it started.
+struct Accepting {
+    listener: TcpListener,
+    broker: Arc<Broker>,
+    limits: Limits,
+    max_connections: usize,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Accepting {
+    async fn run(self) {
+        let mut shutdown = self.shutdown.clone();
+        let metrics = metrics_of_connections();
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                _ = shutdown.wait_for(|stop| *stop) => break,
+                Some(ended) = connections.join_next() => {
+                    metrics.open.set(connections.len() as f64);
+                    report_panic("connection", ended);
+                }
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, client)) if connections.len() < self.max_connections => {
+                        metrics.accepted.increment(1);
+                        connections.spawn(self.connection(stream, client));
+                        metrics.open.set(connections.len() as f64);
+                    }
+                    Ok((_, client)) => {
+                        metrics.refused.increment(1);
+                        tracing::warn!(%client, max_connections = self.max_connections, "too many connections");
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "accepting failed");
+                        tokio::time::sleep(ACCEPT_REST).await;
+                    }
+                },
+            }
+        }
+        drop(self.listener);
+        let drained = async {
+            while let Some(ended) = connections.join_next().await {
+                report_panic("connection", ended);
+            }
+        };
+        // Connections end by themselves within their own time; this is for one that does not.
+        if tokio::time::timeout(DRAIN + Duration::from_secs(1), drained)
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                connections = connections.len(),
+                "connections did not end in time"
+            );
+            connections.shutdown().await;
+        }
+    }
+
+    fn connection(
+        &self,
+        stream: TcpStream,
+        client: SocketAddr,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let router = Router::new(self.broker.clone(), client.ip());
+        let (limits, shutdown) = (self.limits, self.shutdown.clone());
+        async move {
+            // Responses are written whole: waiting for more to send only delays them.
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%client, %error, "connection without nodelay");
+            }
+            let (reader, writer) = stream.into_split();
+            let closed = connection::serve(reader, writer, router, limits, shutdown).await;
+            if closed.is_ordinary() {
+                tracing::debug!(%client, reason = %closed, "connection closed");
+            } else {
+                tracing::warn!(%client, reason = %closed, "connection closed");
+            }
+        }
+    }
+}
+
+/// Writes recovery points now and then, so that a start after a crash has less to read.
+async fn checkpoints(
+    log_dir: Arc<LogDir>,
+    interval: Duration,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    while every(interval, &mut shutdown).await {
+        let log_dir = log_dir.clone();
+        match tokio::task::spawn_blocking(move || log_dir.checkpoint()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "checkpoint failed"),
+            Err(error) => tracing::error!(%error, "checkpoint panicked"),
+        }
+    }
+}
+
+async fn metrics_upkeep(mut shutdown: watch::Receiver<bool>) {
+    let Some(recorder) = http::recorder() else {
+        return;
+    };
+    while every(METRICS_UPKEEP, &mut shutdown).await {
+        recorder.run_upkeep();
+    }
+}
+
+/// Waits for the next turn; false when the server stops.
+async fn every(interval: Duration, shutdown: &mut watch::Receiver<bool>) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(interval) => true,
+        _ = shutdown.wait_for(|stop| *stop) => false,
+    }
+}

@@ -1,0 +1,149 @@
+//! Opens what a broker is made of, in the order in which one part needs the other, and closes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use storage::LogDir;
+use storage::disk::RealDisk;
+use storage::log_dir::LogDirConfig;
+use tokio::sync::watch;
+
+use crate::Broker;
+use crate::catalog::{Catalog, CatalogError, NewTopic, TopicKind};
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, Problem};
+use crate::group::GroupCoordinator;
+use crate::model_topics::Registry;
+use crate::producer_ids::ProducerIds;
+
+/// Why the data folder, or what is in it, can't be opened or closed.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The log.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+    /// The catalog.
+    #[error("catalog: {0}")]
+    Catalog(CatalogError),
+    /// A topic of the configuration can't be created.
+    #[error("topic '{name}': {error}")]
+    Topic {
+        /// The topic.
+        name: String,
+        /// Why not.
+        error: CatalogError,
+    },
+    /// The defaults for topics make no sense.
+    #[error(transparent)]
+    Defaults(#[from] Problem),
+    /// A thread of the server panicked.
+    #[error("{0}")]
+    Panicked(String),
+}
+
+/// The open parts.
+pub(super) struct Opened {
+    pub(super) log_dir: Arc<LogDir>,
+    pub(super) broker: Arc<Broker>,
+}
+
+/// Opens everything; what was opened is closed again if a later part fails.
+pub(super) async fn open(
+    config: &Config,
+    advertised: (String, u16),
+    shutdown: watch::Receiver<bool>,
+) -> Result<Opened, OpenError> {
+    let log_dir = Arc::new(open_log_dir(config).await?);
+    match open_broker(config, advertised, shutdown, &log_dir).await {
+        Ok(broker) => Ok(Opened { log_dir, broker }),
+        Err(error) => {
+            if let Err(error) = close_log_dir(&log_dir).await {
+                tracing::error!(%error, "closing the data folder failed");
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn open_log_dir(config: &Config) -> Result<LogDir, OpenError> {
+    let broker = &config.broker;
+    let log_dir = LogDirConfig {
+        path: broker.data_dir.clone(),
+        node_id: broker.node_id,
+        sync_threads: broker.sync_threads,
+        recovery_threads: broker.recovery_threads,
+    };
+    blocking(move || LogDir::open(log_dir, Arc::new(RealDisk))).await
+}
+
+async fn open_broker(
+    config: &Config,
+    advertised: (String, u16),
+    shutdown: watch::Receiver<bool>,
+    log_dir: &Arc<LogDir>,
+) -> Result<Arc<Broker>, OpenError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let defaults = config.topic_defaults()?;
+    let catalog = Catalog::open(log_dir.clone(), defaults, clock.clone()).await;
+    let catalog = Arc::new(catalog.map_err(OpenError::Catalog)?);
+    create_topics(config, &catalog).await?;
+    let model_topics = Arc::new(Registry {});
+    let groups = Arc::new(GroupCoordinator {});
+    Ok(Arc::new(Broker {
+        node_id: config.broker.node_id,
+        advertised,
+        cluster_id: log_dir.cluster_id().to_owned(),
+        settings: config.settings(),
+        groups,
+        producer_ids: Arc::new(ProducerIds::new(catalog.clone())),
+        model_topics,
+        catalog,
+        shutdown,
+        clock,
+    }))
+}
+
+/// Creates the topics of the configuration that do not exist.
+async fn create_topics(config: &Config, catalog: &Catalog) -> Result<(), OpenError> {
+    for topic in &config.topic {
+        if catalog.topic(&topic.name).is_some() {
+            continue;
+        }
+        let new = NewTopic {
+            name: topic.name.clone(),
+            partitions: topic.partitions.unwrap_or(config.broker.num_partitions),
+            configs: topic.configs().into_iter().collect::<BTreeMap<_, _>>(),
+            kind: TopicKind::Ordinary,
+        };
+        match catalog.create_topic(new).await {
+            Ok(_) | Err(CatalogError::TopicExists(_)) => {}
+            Err(error) => {
+                return Err(OpenError::Topic {
+                    name: topic.name.clone(),
+                    error,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Stops what writes, then syncs and closes every log.
+pub(super) async fn close(_broker: &Broker, log_dir: &Arc<LogDir>) -> Result<(), OpenError> {
+    close_log_dir(log_dir).await
+}
+
+async fn close_log_dir(log_dir: &Arc<LogDir>) -> Result<(), OpenError> {
+    let log_dir = log_dir.clone();
+    blocking(move || log_dir.shutdown()).await
+}
+
+/// Runs what waits for the disk where it holds up nothing else.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, storage::Error> + Send + 'static,
+) -> Result<T, OpenError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done?),
+        Err(error) => Err(OpenError::Panicked(error.to_string())),
+    }
+}
