@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use storage::Error;
 use storage::checkpoint::{self, EpochEntry, MetaProperties, OffsetCheckpoint, uuid_text};
-use storage::disk::{Disk, File};
+use storage::disk::{Disk, DiskLock, File};
 use uuid::Uuid;
 
 /// Files in memory. Remembers the calls that change something, and fails the one it is told to.
@@ -126,6 +126,9 @@ impl Disk for MemoryDisk {
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.changing("sync_dir", path, |_| ())
+    }
+    fn lock(&self, _: &Path) -> io::Result<DiskLock> {
+        Err(io::ErrorKind::Unsupported.into())
     }
     fn list(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
         Ok(self.0.lock().unwrap().files.keys().cloned().collect())
