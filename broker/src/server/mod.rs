@@ -222,7 +222,7 @@ impl Accepting {
         loop {
             tokio::select! {
                 biased;
-                _ = shutdown.wait_for(|stop| *stop) => break,
+                () = async { let _ = shutdown.wait_for(|stop| *stop).await; } => break,
                 Some(ended) = connections.join_next() => {
                     metrics.open.set(connections.len() as f64);
                     report_panic("connection", ended);

@@ -12,7 +12,7 @@ use crate::Broker;
 use crate::catalog::{Catalog, CatalogError, NewTopic, TopicKind};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Problem};
-use crate::group::GroupCoordinator;
+use crate::group::{GroupCoordinator, GroupError};
 use crate::model_topics::Registry;
 use crate::producer_ids::ProducerIds;
 
@@ -36,6 +36,9 @@ pub enum OpenError {
     /// The defaults for topics make no sense.
     #[error(transparent)]
     Defaults(#[from] Problem),
+    /// Consumer groups.
+    #[error("groups: {0}")]
+    Groups(#[from] GroupError),
     /// A thread of the server panicked.
     #[error("{0}")]
     Panicked(String),
@@ -88,12 +91,14 @@ async fn open_broker(
     let catalog = Arc::new(catalog.map_err(OpenError::Catalog)?);
     create_topics(config, &catalog).await?;
     let model_topics = Arc::new(Registry {});
-    let groups = Arc::new(GroupCoordinator {});
+    let settings = config.settings();
+    // After the model topics: offsets committed on derived topics are held against their ends.
+    let groups = GroupCoordinator::open(catalog.clone(), &settings, clock.clone()).await?;
     Ok(Arc::new(Broker {
         node_id: config.broker.node_id,
         advertised,
         cluster_id: log_dir.cluster_id().to_owned(),
-        settings: config.settings(),
+        settings,
         groups,
         producer_ids: Arc::new(ProducerIds::new(catalog.clone())),
         model_topics,

@@ -47,9 +47,17 @@ impl Served {
             .enable_all()
             .build()
             .expect("a runtime");
-        let server = runtime.block_on(Server::start(config)).expect("the server starts");
+        let server = runtime
+            .block_on(Server::start(config))
+            .expect("the server starts");
         let (address, http) = (server.local_addr(), server.http_addr());
-        Self { runtime, server: Some(server), address, http, folder }
+        Self {
+            runtime,
+            server: Some(server),
+            address,
+            http,
+            folder,
+        }
     }
 
     pub fn connect(&self) -> Client {
@@ -83,9 +91,14 @@ pub struct Client {
 impl Client {
     pub fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).expect("the server accepts");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a timeout");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .expect("a timeout");
         stream.set_nodelay(true).expect("nodelay");
-        Self { stream, correlation_id: 100 }
+        Self {
+            stream,
+            correlation_id: 100,
+        }
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
@@ -159,7 +172,11 @@ impl Client {
     pub fn assert_closed(mut self) {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {
-            Ok(_) => assert!(rest.is_empty(), "{} bytes came before the close", rest.len()),
+            Ok(_) => assert!(
+                rest.is_empty(),
+                "{} bytes came before the close",
+                rest.len()
+            ),
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}"),
         }
     }

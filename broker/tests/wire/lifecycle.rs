@@ -5,11 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use broker::server::Server;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::{
     ApiVersionsRequest, CreateTopicsRequest, FetchRequest, MetadataRequest, TopicName,
 };
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::protocol::StrBytes;
 use tempfile::TempDir;
 
@@ -42,13 +42,27 @@ fn a_port_in_use_is_named() {
     for http in [false, true] {
         let folder = TempDir::new().expect("a folder");
         let mut config = config(&folder);
-        let taken = if http { served.http.expect("http is on") } else { served.address };
-        let key = if http { &mut config.http.listen } else { &mut config.broker.listen };
+        let taken = if http {
+            served.http.expect("http is on")
+        } else {
+            served.address
+        };
+        let key = if http {
+            &mut config.http.listen
+        } else {
+            &mut config.broker.listen
+        };
         *key = taken.to_string();
         let error = start_error(config);
         let key = if http { "http.listen" } else { "broker.listen" };
-        assert!(error.starts_with(&format!("{key}: can't listen on {taken}: ")), "{error}");
-        assert!(!folder.path().join("data").exists(), "nothing else was begun");
+        assert!(
+            error.starts_with(&format!("{key}: can't listen on {taken}: ")),
+            "{error}"
+        );
+        assert!(
+            !folder.path().join("data").exists(),
+            "nothing else was begun"
+        );
     }
     served.stop();
 }
@@ -60,24 +74,37 @@ fn a_data_folder_in_use_is_named() {
     second.http.listen.clear();
     let error = start_error(second);
     assert!(error.contains("in use by another process"), "{error}");
-    assert!(error.contains(&*served.folder.path().to_string_lossy()), "{error}");
+    assert!(
+        error.contains(&*served.folder.path().to_string_lossy()),
+        "{error}"
+    );
     served.stop();
 }
 
 #[test]
 fn topics_of_the_configuration_are_created_once_and_survive() {
     let folder = TempDir::new().expect("a folder");
-    let text = "[[topic]]\nname = \"a\"\npartitions = 3\nconfigs = { \"segment.bytes\" = 1048576 }\n";
+    let text =
+        "[[topic]]\nname = \"a\"\npartitions = 3\nconfigs = { \"segment.bytes\" = 1048576 }\n";
     let with_topic = |folder: &TempDir| {
         let parsed = broker::config::Config::parse(text, "milena.toml".as_ref()).expect("legal");
-        broker::config::Config { topic: parsed.topic, ..config(folder) }
+        broker::config::Config {
+            topic: parsed.topic,
+            ..config(folder)
+        }
     };
     let start = with_topic(&folder);
     let mut served = Served::start_in(folder, start);
     let mut ids = Vec::new();
     for _ in 0..2 {
-        let response = served.connect().call(12, &MetadataRequest::default().with_topics(None));
-        let names: Vec<_> = response.topics.iter().filter_map(|t| t.name.as_ref()).collect();
+        let response = served
+            .connect()
+            .call(12, &MetadataRequest::default().with_topics(None));
+        let names: Vec<_> = response
+            .topics
+            .iter()
+            .filter_map(|t| t.name.as_ref())
+            .collect();
         assert_eq!(names, [&topic("a")]);
         assert_eq!(response.topics[0].partitions.len(), 3);
         ids.push(response.topics[0].topic_id);
@@ -103,7 +130,10 @@ fn metrics_and_health_are_served() {
     assert_eq!(client.call(5, &request).topics[0].error_code, 0);
     let http = served.http.expect("http is on");
     let health = get(http, "/healthz");
-    assert!(health.starts_with("HTTP/1.1 200") && health.ends_with("ok\n"), "{health}");
+    assert!(
+        health.starts_with("HTTP/1.1 200") && health.ends_with("ok\n"),
+        "{health}"
+    );
     let metrics = get(http, "/metrics");
     assert!(metrics.starts_with("HTTP/1.1 200"), "{metrics}");
     for line in [
@@ -138,7 +168,10 @@ fn one_connection_too_many_is_closed() {
         if third.receive().is_ok() {
             break;
         }
-        assert!(begin.elapsed() < Duration::from_secs(10), "the place is never free");
+        assert!(
+            begin.elapsed() < Duration::from_secs(10),
+            "the place is never free"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
     served.stop();
@@ -151,19 +184,27 @@ fn idle_connections_close() {
     client.call(0, &ApiVersionsRequest::default());
     let begin = Instant::now();
     client.assert_closed();
-    assert!(begin.elapsed() >= Duration::from_millis(900), "{:?}", begin.elapsed());
+    assert!(
+        begin.elapsed() >= Duration::from_millis(900),
+        "{:?}",
+        begin.elapsed()
+    );
     served.stop();
 }
 
 /// A long poll on an empty partition.
 fn long_poll(client: &mut Client) -> i32 {
-    let partition = FetchPartition::default().with_partition(0).with_partition_max_bytes(1000);
+    let partition = FetchPartition::default()
+        .with_partition(0)
+        .with_partition_max_bytes(1000);
     let request = FetchRequest::default()
         .with_max_wait_ms(60_000)
         .with_min_bytes(1)
         .with_max_bytes(1000)
         .with_topics(vec![
-            FetchTopic::default().with_topic(topic("quiet")).with_partitions(vec![partition]),
+            FetchTopic::default()
+                .with_topic(topic("quiet"))
+                .with_partitions(vec![partition]),
         ]);
     client.send(11, &request)
 }
@@ -190,6 +231,13 @@ fn a_stop_closes_connections_in_time_and_answers_what_was_read() {
     assert_eq!(response.error_code, 0);
     client.assert_closed();
     stopping.join().expect("a clean stop");
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
-    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert!(
+        TcpStream::connect(address).is_err(),
+        "nobody listens any more"
+    );
 }

@@ -15,7 +15,13 @@ fn unknown_apis_and_versions_close() {
         client.write_request(api, version, false, &[0; 8]);
         client.assert_closed();
     }
-    assert_eq!(served.connect().call(0, &ApiVersionsRequest::default()).error_code, 0);
+    assert_eq!(
+        served
+            .connect()
+            .call(0, &ApiVersionsRequest::default())
+            .error_code,
+        0
+    );
     served.stop();
 }
 
@@ -38,7 +44,13 @@ fn lengths_that_lie_close_after_the_earlier_responses() {
         client.write_request(3, version, flexible, body);
         client.assert_closed();
     }
-    assert_eq!(served.connect().call(0, &ApiVersionsRequest::default()).error_code, 0);
+    assert_eq!(
+        served
+            .connect()
+            .call(0, &ApiVersionsRequest::default())
+            .error_code,
+        0
+    );
     served.stop();
 }
 
@@ -86,10 +98,20 @@ fn garbage_does_not_hurt_anybody_else() {
         client.write_frame(&frame);
         client.half_close();
         if round % 50 == 0 {
-            assert_eq!(bystander.call(0, &DescribeClusterRequest::default()).error_code, 0);
+            assert_eq!(
+                bystander
+                    .call(0, &DescribeClusterRequest::default())
+                    .error_code,
+                0
+            );
         }
     }
     std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(bystander.call(0, &DescribeClusterRequest::default()).error_code, 0);
+    assert_eq!(
+        bystander
+            .call(0, &DescribeClusterRequest::default())
+            .error_code,
+        0
+    );
     served.stop();
 }

@@ -22,22 +22,41 @@ fn api_versions_answers_every_version_from_the_table() {
     let served = Served::start();
     let mut client = served.connect();
     for version in 0..=4 {
-        let request = if version < 3 { ApiVersionsRequest::default() } else { api_versions_request() };
+        let request = if version < 3 {
+            ApiVersionsRequest::default()
+        } else {
+            api_versions_request()
+        };
         let response = client.call(version, &request);
         assert_eq!(response.error_code, 0);
         let found = |key: ApiKey| {
-            response.api_keys.iter().find(|api| api.api_key == key as i16).cloned()
+            response
+                .api_keys
+                .iter()
+                .find(|api| api.api_key == key as i16)
+                .cloned()
         };
         for api in broker::router::table() {
             let entry = found(api.key).unwrap_or_else(|| panic!("{:?} is missing", api.key));
             assert_eq!(entry.max_version, *api.versions.end());
-            let min = if api.key == ApiKey::Produce { 0 } else { *api.versions.start() };
+            let min = if api.key == ApiKey::Produce {
+                0
+            } else {
+                *api.versions.start()
+            };
             assert_eq!(entry.min_version, min, "{:?}", api.key);
         }
         assert_eq!(response.api_keys.len(), broker::router::table().len());
-        let names: Vec<&str> = response.supported_features.iter().map(|f| f.name.as_str()).collect();
-        let expected: &[&str] =
-            if version == 4 { &["group.version", "transaction.version"] } else { &[] };
+        let names: Vec<&str> = response
+            .supported_features
+            .iter()
+            .map(|f| f.name.as_str())
+            .collect();
+        let expected: &[&str] = if version == 4 {
+            &["group.version", "transaction.version"]
+        } else {
+            &[]
+        };
         assert_eq!(names, expected, "v{version}");
         if version >= 3 {
             assert_eq!(response.finalized_features_epoch, 0);
@@ -99,7 +118,8 @@ fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
 fn a_client_software_name_that_is_none_is_refused() {
     let served = Served::start();
     let mut client = served.connect();
-    let request = api_versions_request().with_client_software_name(StrBytes::from_static_str("a b"));
+    let request =
+        api_versions_request().with_client_software_name(StrBytes::from_static_str("a b"));
     let response = client.call(3, &request);
     assert_eq!(response.error_code, 42);
     assert_eq!(response.api_keys, Vec::<ApiVersion>::new());
@@ -143,10 +163,18 @@ fn describe_cluster_names_this_broker() {
         assert_eq!(response.cluster_id.len(), 22);
         assert_eq!(response.controller_id.0, 0);
         assert_eq!(response.cluster_authorized_operations, i32::MIN);
-        let [broker] = &response.brokers[..] else { panic!("one broker") };
-        assert_eq!((broker.host.as_str(), broker.port), ("127.0.0.1", served.address.port().into()));
+        let [broker] = &response.brokers[..] else {
+            panic!("one broker")
+        };
+        assert_eq!(
+            (broker.host.as_str(), broker.port),
+            ("127.0.0.1", served.address.port().into())
+        );
         let metadata = client.call(12, &MetadataRequest::default());
-        assert_eq!(metadata.cluster_id.as_deref(), Some(response.cluster_id.as_str()));
+        assert_eq!(
+            metadata.cluster_id.as_deref(),
+            Some(response.cluster_id.as_str())
+        );
     }
     for (endpoint_type, error) in [(2, 114), (3, 115)] {
         let request = DescribeClusterRequest::default().with_endpoint_type(endpoint_type);
@@ -154,7 +182,10 @@ fn describe_cluster_names_this_broker() {
     }
     let request =
         DescribeClusterRequest::default().with_include_cluster_authorized_operations(true);
-    assert_eq!(client.call(0, &request).cluster_authorized_operations, 0b1_1111_1010_0000);
+    assert_eq!(
+        client.call(0, &request).cluster_authorized_operations,
+        0b1_1111_1010_0000
+    );
     served.stop();
 }
 
