@@ -130,6 +130,13 @@ table! {
     Fetch: fetch, FetchRequest;
     ListOffsets: list_offsets, ListOffsetsRequest;
     InitProducerId: init_producer_id, InitProducerIdRequest;
+    FindCoordinator: find_coordinator, FindCoordinatorRequest;
+    JoinGroup: join_group, JoinGroupRequest;
+    SyncGroup: sync_group, SyncGroupRequest;
+    Heartbeat: heartbeat, HeartbeatRequest;
+    LeaveGroup: leave_group, LeaveGroupRequest;
+    OffsetCommit: offset_commit, OffsetCommitRequest;
+    OffsetFetch: offset_fetch, OffsetFetchRequest;
     ApiVersions: api_versions, ApiVersionsRequest;
     CreateTopics: create_topics, CreateTopicsRequest;
     DeleteTopics: delete_topics, DeleteTopicsRequest;

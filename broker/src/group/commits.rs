@@ -10,7 +10,7 @@ use super::GroupError;
 use super::coordinator::{Answer, GroupCoordinator, lock};
 use super::machine::Committer;
 use super::offsets_topic::{self, Record, Written};
-use super::records::{Key, OffsetCommitValue};
+use super::records::{Key, MAX_STRING_BYTES, OffsetCommitValue};
 use crate::catalog::Topic;
 
 /// An offset to commit. The topic exists.
@@ -35,6 +35,9 @@ impl GroupCoordinator {
         committer: Committer<'_>,
         offsets: Vec<NewOffset>,
     ) -> Answer<Result<(), ResponseError>> {
+        if group.len() > MAX_STRING_BYTES {
+            return Answer::Now(Err(ResponseError::InvalidGroupId));
+        }
         if let Err(error) = self.check_writable(group) {
             return Answer::Now(Err(error));
         }

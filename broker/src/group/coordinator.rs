@@ -180,7 +180,10 @@ impl GroupCoordinator {
     /// A member joins.
     pub async fn join(self: &Arc<Self>, group: &str, request: JoinRequest) -> Answer<JoinAnswer> {
         let refused = |error| Answer::Now(JoinAnswer::refused(error, &request.member_id));
-        if let Err(error) = self.check_group(group) {
+        let checked = self
+            .check_group(group)
+            .and_then(|()| self.check_writable(group));
+        if let Err(error) = checked {
             return refused(error);
         }
         let session_timeout_ms = i32::try_from(request.session_timeout_ms).unwrap_or(i32::MAX);
@@ -272,16 +275,13 @@ impl GroupCoordinator {
     }
 
     fn check_group(&self, group: &str) -> Result<(), ResponseError> {
-        if group.is_empty() {
+        if group.is_empty() || group.len() > MAX_STRING_BYTES {
             return Err(ResponseError::InvalidGroupId);
         }
-        self.check_writable(group)
+        Ok(())
     }
 
     pub(super) fn check_writable(&self, group: &str) -> Result<(), ResponseError> {
-        if group.len() > MAX_STRING_BYTES {
-            return Err(ResponseError::InvalidGroupId);
-        }
         if self.positions(group).is_some() {
             tracing::warn!(
                 group,

@@ -1,0 +1,96 @@
+//! FindCoordinator (10), versions 0 to 6: this broker coordinates every group.
+//!
+//! Looking for a group's coordinator creates `__consumer_offsets`, as in Kafka; where that fails
+//! the answer is COORDINATOR_NOT_AVAILABLE, which clients retry. Transactions and share groups are
+//! not served. A producer that looks for its transaction coordinator gets
+//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which both the Java client and librdkafka take as fatal,
+//! where other codes would make them ask again until their timeouts.
+
+use std::ops::RangeInclusive;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::router::{Reply, RequestContext};
+
+/// Versions served.
+pub const VERSIONS: RangeInclusive<i16> = 0..=6;
+
+/// From this version on, a request names any number of keys.
+const BATCHES_SINCE: i16 = 4;
+
+const KEY_TYPE_GROUP: i8 = 0;
+const KEY_TYPE_TRANSACTION: i8 = 1;
+
+/// Why there is no coordinator for a key.
+type Refusal = (ResponseError, String);
+
+/// Answers with this broker.
+pub async fn handle(
+    ctx: &RequestContext,
+    request: FindCoordinatorRequest,
+) -> Reply<FindCoordinatorResponse> {
+    let result = match refusal_of(request.key_type) {
+        Some(refusal) => Err(refusal),
+        None => ctx
+            .broker
+            .groups
+            .ensure_offsets_topic()
+            .await
+            .map_err(|error| {
+                tracing::error!(%error, "no group can be coordinated");
+                (error.code(), error.to_string())
+            }),
+    };
+    let keys = if ctx.api_version >= BATCHES_SINCE {
+        request.coordinator_keys
+    } else {
+        vec![request.key]
+    };
+    let mut found = keys.into_iter().map(|key| coordinator(ctx, key, &result));
+    Reply::Now(if ctx.api_version >= BATCHES_SINCE {
+        FindCoordinatorResponse::default().with_coordinators(found.collect())
+    } else {
+        let found = found.next().unwrap_or_default();
+        FindCoordinatorResponse::default()
+            .with_error_code(found.error_code)
+            .with_error_message(found.error_message)
+            .with_node_id(found.node_id)
+            .with_host(found.host)
+            .with_port(found.port)
+    })
+}
+
+fn refusal_of(key_type: i8) -> Option<Refusal> {
+    match key_type {
+        KEY_TYPE_GROUP => None,
+        KEY_TYPE_TRANSACTION => Some((
+            ResponseError::TransactionalIdAuthorizationFailed,
+            "transactions are not served by this broker".to_owned(),
+        )),
+        other => Some((
+            ResponseError::InvalidRequest,
+            format!("coordinators of key type {other} are not served by this broker"),
+        )),
+    }
+}
+
+fn coordinator(ctx: &RequestContext, key: StrBytes, result: &Result<(), Refusal>) -> Coordinator {
+    let coordinator = Coordinator::default().with_key(key);
+    match result {
+        Ok(()) => {
+            let (host, port) = &ctx.broker.advertised;
+            coordinator
+                .with_node_id(BrokerId(ctx.broker.node_id))
+                .with_host(StrBytes::from_string(host.clone()))
+                .with_port(i32::from(*port))
+        }
+        Err((code, message)) => coordinator
+            .with_node_id(BrokerId(-1))
+            .with_port(-1)
+            .with_error_code(code.code())
+            .with_error_message(Some(StrBytes::from_string(message.clone()))),
+    }
+}

@@ -1,0 +1,138 @@
+//! OffsetCommit (8), versions 2 to 9: offsets are on the device before the answer.
+//!
+//! - Members commit with their generation; a client that does not use group management commits with
+//!   generation -1, while the group has no members.
+//! - A partition that does not exist, or metadata that is too long, is that partition's error; the
+//!   others are committed.
+//! - Versions 2 to 4 may set an expiry of their own.
+
+use std::ops::RangeInclusive;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_commit_request::{
+    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+};
+use kafka_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+
+use crate::api::group_answer::{code, owned, reply};
+use crate::catalog::Topic;
+use crate::group::NewOffset;
+use crate::group::machine::Committer;
+use crate::group::records::{MAX_STRING_BYTES, OffsetCommitValue};
+use crate::router::{Reply, RequestContext};
+
+/// Versions served.
+pub const VERSIONS: RangeInclusive<i16> = 2..=9;
+
+/// When a request's offsets are committed, and how long they are kept.
+struct Times {
+    commit_timestamp_ms: i64,
+    expire_timestamp_ms: Option<i64>,
+}
+
+/// Appends the offsets; answers when they are on the device.
+pub async fn handle(
+    ctx: &RequestContext,
+    request: OffsetCommitRequest,
+) -> Reply<OffsetCommitResponse> {
+    let commit_timestamp_ms = ctx.broker.clock.now_ms();
+    let retention_time_ms = Some(request.retention_time_ms).filter(|ms| *ms >= 0);
+    let times = Times {
+        commit_timestamp_ms,
+        expire_timestamp_ms: retention_time_ms.map(|ms| commit_timestamp_ms.saturating_add(ms)),
+    };
+    let mut offsets = Vec::new();
+    let mut response = OffsetCommitResponse::default();
+    for topic in request.topics {
+        response
+            .topics
+            .push(take_topic(ctx, topic, &times, &mut offsets));
+    }
+    let committer = Committer {
+        member_id: &request.member_id,
+        instance_id: request.group_instance_id.as_deref(),
+        generation: request.generation_id_or_member_epoch,
+    };
+    let groups = &ctx.broker.groups;
+    let answer = groups
+        .commit_offsets(request.group_id.as_str(), committer, offsets)
+        .await;
+    let stopping = Err(ResponseError::CoordinatorNotAvailable);
+    reply(answer, stopping, move |result| {
+        let error = code(result.err());
+        let topics = response.topics.iter_mut();
+        for partition in topics.flat_map(|topic| &mut topic.partitions) {
+            // What is wrong with a partition itself would be so at the next try too.
+            if partition.error_code == 0 {
+                partition.error_code = error;
+            }
+        }
+        response
+    })
+}
+
+fn take_topic(
+    ctx: &RequestContext,
+    request: OffsetCommitRequestTopic,
+    times: &Times,
+    offsets: &mut Vec<NewOffset>,
+) -> OffsetCommitResponseTopic {
+    let name = owned(&request.name);
+    let topic = ctx.broker.catalog.topic(&name);
+    let max_metadata_bytes = ctx
+        .broker
+        .settings
+        .offset_metadata_max_bytes
+        .min(MAX_STRING_BYTES);
+    let mut partitions = Vec::with_capacity(request.partitions.len());
+    for partition in &request.partitions {
+        let value = new_value(topic.as_deref(), partition, times, max_metadata_bytes);
+        let error = value.as_ref().err().copied();
+        if let Ok(value) = value {
+            let partition = partition.partition_index;
+            offsets.push(NewOffset {
+                topic: name.clone(),
+                partition,
+                value,
+            });
+        }
+        partitions.push(
+            OffsetCommitResponsePartition::default()
+                .with_partition_index(partition.partition_index)
+                .with_error_code(code(error)),
+        );
+    }
+    OffsetCommitResponseTopic::default()
+        .with_name(request.name)
+        .with_partitions(partitions)
+}
+
+fn new_value(
+    topic: Option<&Topic>,
+    request: &OffsetCommitRequestPartition,
+    times: &Times,
+    max_metadata_bytes: usize,
+) -> Result<OffsetCommitValue, ResponseError> {
+    let topic = topic
+        .filter(|topic| (0..topic.partition_count()).contains(&request.partition_index))
+        .ok_or(ResponseError::UnknownTopicOrPartition)?;
+    let metadata = request
+        .committed_metadata
+        .as_ref()
+        .map(owned)
+        .unwrap_or_default();
+    if metadata.len() > max_metadata_bytes {
+        return Err(ResponseError::OffsetMetadataTooLarge);
+    }
+    Ok(OffsetCommitValue {
+        offset: request.committed_offset,
+        leader_epoch: request.committed_leader_epoch,
+        metadata,
+        commit_timestamp_ms: times.commit_timestamp_ms,
+        expire_timestamp_ms: times.expire_timestamp_ms,
+        topic_id: Some(topic.id),
+    })
+}
