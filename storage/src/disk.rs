@@ -86,7 +86,10 @@ pub fn read_exact_at(file: &dyn File, buf: &mut [u8], position: u64) -> io::Resu
     }
     Err(io::Error::new(
         io::ErrorKind::UnexpectedEof,
-        format!("{} bytes wanted at position {position}, {read} are there", buf.len()),
+        format!(
+            "{} bytes wanted at position {position}, {read} are there",
+            buf.len()
+        ),
     ))
 }
 
@@ -144,7 +147,11 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {
-        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(DiskLock::new(file)),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
@@ -183,7 +190,9 @@ impl File for RealFile {
     }
 
     fn map(&self, len: usize) -> io::Result<memmap2::MmapRaw> {
-        memmap2::MmapOptions::new().len(len).map_raw_read_only(&self.0)
+        memmap2::MmapOptions::new()
+            .len(len)
+            .map_raw_read_only(&self.0)
     }
 }
 
@@ -194,7 +203,10 @@ fn write_vectored_at(file: &fs::File, slices: &[&[u8]], position: u64) -> io::Re
     while written < total {
         let mut skip = written;
         let mut count = 0;
-        let mut vectors = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; MAX_SLICES];
+        let mut vectors = [libc::iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        }; MAX_SLICES];
         for slice in slices {
             let skipped = skip.min(slice.len());
             skip -= skipped;
@@ -210,7 +222,12 @@ fn write_vectored_at(file: &fs::File, slices: &[&[u8]], position: u64) -> io::Re
         // SAFETY: the first `count` vectors point into `slices`, which outlive the call, and
         // `pwritev` only reads from them; `count` is at most MAX_SLICES.
         let result = unsafe {
-            libc::pwritev(file.as_raw_fd(), vectors.as_ptr(), count as libc::c_int, offset)
+            libc::pwritev(
+                file.as_raw_fd(),
+                vectors.as_ptr(),
+                count as libc::c_int,
+                offset,
+            )
         };
         match usize::try_from(result) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

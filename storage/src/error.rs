@@ -95,6 +95,11 @@ pub enum Error {
 impl Error {
     /// Wraps an I/O error with the call and the file it was for.
     pub fn io(call: &'static str, path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
-        Self::Io { call, path: path.into(), message: error.to_string(), kind: error.kind() }
+        Self::Io {
+            call,
+            path: path.into(),
+            message: error.to_string(),
+            kind: error.kind(),
+        }
     }
 }

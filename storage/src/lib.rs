@@ -13,6 +13,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod clock;
 pub mod config;
 pub mod disk;
 pub mod error;

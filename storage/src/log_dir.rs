@@ -1,14 +1,42 @@
 //! The data folder: locked by one process, one folder per partition, Kafka's checkpoint files.
+//!
+//! ```text
+//! .lock                                held by flock while the folder is in use
+//! meta.properties                      node id and cluster id, written at the first start
+//! .kafka_cleanshutdown                 there between a clean stop and the next start
+//! recovery-point-offset-checkpoint     a start scans each log from here on, after an unclean stop
+//! log-start-offset-checkpoint          where it is not the first segment's
+//! replication-offset-checkpoint        high watermarks
+//! <topic>-<partition>/                 one partition
+//! <topic>-<partition>.<id>-delete/     deleted; a start removes what is left of it
+//! <topic>-<partition>.<id>-stray/      another topic of the same name had it; kept for a human
+//! ```
 
+mod folders;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::disk::Disk;
-use crate::error::Result;
-use crate::partition_log::Visibility;
+use crate::checkpoint::{self, MetaProperties, OffsetCheckpoint, PartitionOffsets, uuid_text};
+use crate::clock::Clock;
+use crate::disk::{Disk, DiskLock};
+use crate::error::{Error, Result};
+use crate::partition_log::{SyncQueue, Visibility, lock};
+use crate::recovery::{Progress, Recovery};
 use crate::{LogConfig, Offset, PartitionLog};
+
+const LOCK: &str = ".lock";
+const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+/// What Kafka's `CleanShutdownFileHandler` writes where there is no broker epoch.
+const CLEAN_SHUTDOWN_CONTENT: &[u8] = br#"{"version":0,"brokerEpoch":-1}"#;
+/// How often a start that takes long says how far it is.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How to open a data folder.
 #[derive(Clone, Debug)]
@@ -38,61 +66,400 @@ pub struct OpenLog {
     pub visibility: Visibility,
 }
 
+/// A topic's name and a partition's number.
+type Key = (String, i32);
+
 /// The data folder. Dropping it releases the lock without a clean shutdown.
 #[derive(Debug)]
-pub struct LogDir {}
+pub struct LogDir {
+    config: LogDirConfig,
+    disk: Arc<dyn Disk>,
+    clock: Clock,
+    cluster_id: String,
+    was_clean: bool,
+    /// High watermarks that a clean stop recorded.
+    clean_high_watermarks: PartitionOffsets,
+    checkpoints: Mutex<Checkpoints>,
+    logs: Mutex<BTreeMap<Key, Arc<PartitionLog>>>,
+    queue: Arc<SyncQueue>,
+    sync_threads: Vec<JoinHandle<()>>,
+    _lock: DiskLock,
+}
+
+/// What the checkpoint files say, also of partitions that are not open.
+#[derive(Debug, Default)]
+struct Checkpoints {
+    recovery_points: PartitionOffsets,
+    log_start_offsets: PartitionOffsets,
+    high_watermarks: PartitionOffsets,
+}
 
 impl LogDir {
     /// Locks the folder, reads `meta.properties` (writing it, with a fresh cluster id, at the first
     /// start), the checkpoints and the clean-shutdown marker, and removes the marker.
     pub fn open(config: LogDirConfig, disk: Arc<dyn Disk>) -> Result<Self> {
-        todo!()
+        Self::open_with_clock(config, disk, Clock::system())
+    }
+
+    /// As [`LogDir::open`], with a clock of the caller's.
+    pub fn open_with_clock(
+        config: LogDirConfig,
+        disk: Arc<dyn Disk>,
+        clock: Clock,
+    ) -> Result<Self> {
+        let path = &config.path;
+        disk.create_dir_all(path)
+            .map_err(|error| Error::io("create", path, &error))?;
+        let lock_path = path.join(LOCK);
+        let dir_lock = disk.lock(&lock_path).map_err(|error| match error.kind() {
+            std::io::ErrorKind::WouldBlock => Error::Locked(path.clone()),
+            _ => Error::io("lock", &lock_path, &error),
+        })?;
+        let (cluster_id, first_start) = identity(disk.as_ref(), path, config.node_id)?;
+        let marked = folders::take_marker(disk.as_ref(), path, CLEAN_SHUTDOWN)?;
+        let was_clean =
+            marked || (first_start && folders::partitions(disk.as_ref(), path)?.is_empty());
+        folders::remove_deleted(disk.as_ref(), path)?;
+        let checkpoints = Checkpoints::read(disk.as_ref(), path)?;
+        let clean_high_watermarks = if was_clean {
+            checkpoints.high_watermarks.clone()
+        } else {
+            BTreeMap::new()
+        };
+        let queue = Arc::new(SyncQueue::default());
+        let sync_threads = spawn_sync_threads(&queue, config.sync_threads)?;
+        Ok(Self {
+            config,
+            disk,
+            clock,
+            cluster_id,
+            was_clean,
+            clean_high_watermarks,
+            checkpoints: Mutex::new(checkpoints),
+            logs: Mutex::default(),
+            queue,
+            sync_threads,
+            _lock: dir_lock,
+        })
     }
 
     /// The cluster's id, 22 characters of URL-safe base64 as Kafka writes it.
     pub fn cluster_id(&self) -> &str {
-        todo!()
+        &self.cluster_id
     }
 
     /// The last stop was clean.
     pub fn was_clean(&self) -> bool {
-        todo!()
+        self.was_clean
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
-        todo!()
+        &self.config.path
     }
 
-    /// Opens logs in parallel, recovering those that need it; missing folders are created.
+    /// Opens logs in parallel, recovering those that need it; missing folders are created. Logs
+    /// that are open already are returned as they are.
     pub fn open_logs(&self, logs: Vec<OpenLog>) -> Result<Vec<Arc<PartitionLog>>> {
-        todo!()
+        let progress = Progress::default();
+        let opened = self.in_parallel(
+            &logs,
+            |log| self.open_log(log, &progress),
+            |done, elapsed| {
+                tracing::info!(
+                    partitions = done,
+                    of = logs.len(),
+                    scanned_bytes = progress.scanned_bytes.load(Ordering::Relaxed),
+                    elapsed_s = elapsed.as_secs(),
+                    "opening partitions"
+                );
+            },
+        )?;
+        let mut open = lock(&self.logs);
+        for log in &opened {
+            open.insert((log.topic().to_owned(), log.partition()), Arc::clone(log));
+        }
+        Ok(opened)
+    }
+
+    fn open_log(&self, log: &OpenLog, progress: &Progress) -> Result<Arc<PartitionLog>> {
+        let key = (log.topic.clone(), log.partition);
+        if let Some(open) = lock(&self.logs).get(&key) {
+            return Ok(Arc::clone(open));
+        }
+        let disk = self.disk.as_ref();
+        let dir = self.path().join(folders::name(&log.topic, log.partition)?);
+        let created = folders::prepare(disk, &dir, log.topic_id)?;
+        let (recovery_point, log_start_offset) = {
+            let checkpoints = lock(&self.checkpoints);
+            // What they say is of a folder that is gone.
+            let known =
+                |offsets: &PartitionOffsets| offsets.get(&key).copied().filter(|_| !created);
+            (
+                known(&checkpoints.recovery_points),
+                known(&checkpoints.log_start_offsets),
+            )
+        };
+        let recovery = Recovery {
+            disk: &self.disk,
+            clock: &self.clock,
+            queue: &self.queue,
+            progress,
+            clean: self.was_clean,
+            recovery_point,
+            log_start_offset,
+        };
+        Ok(Arc::new(recovery.open(dir, log.clone(), created)?))
     }
 
     /// Closes a log and removes its files.
     pub fn delete_log(&self, topic: &str, partition: i32) -> Result<()> {
-        todo!()
+        let dir = self.path().join(folders::name(topic, partition)?);
+        let key = (topic.to_owned(), partition);
+        let deleted = self.path().join(folders::deleted_name(topic, partition));
+        let rename = || folders::move_aside(self.disk.as_ref(), &dir, &deleted);
+        let log = lock(&self.logs).remove(&key);
+        match log {
+            Some(log) => log.delete(rename)?,
+            None => rename()?,
+        }
+        let mut checkpoints = lock(&self.checkpoints);
+        checkpoints.recovery_points.remove(&key);
+        checkpoints.log_start_offsets.remove(&key);
+        checkpoints.high_watermarks.remove(&key);
+        drop(checkpoints);
+        folders::remove(self.disk.as_ref(), &deleted)
     }
 
     /// The partition folders on disk (topic, partition, topic id where known), open or not.
     pub fn on_disk(&self) -> Result<Vec<(String, i32, Option<Uuid>)>> {
-        todo!()
+        folders::partitions(self.disk.as_ref(), self.path())
     }
 
-    /// Blocking. Syncs closed segments, writes recovery points, log start offsets and high
+    /// Blocking. Syncs what is dirty and writes recovery points, log start offsets and high
     /// watermarks, so that the next unclean start has less to scan.
     pub fn checkpoint(&self) -> Result<()> {
-        todo!()
+        let mut result = Ok(());
+        for (key, log) in self.open_now() {
+            match log.checkpoint() {
+                Ok(recovery_point) => self.note(key, &log, recovery_point),
+                // Deleted meanwhile.
+                Err(Error::Closed) => {}
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        self.write_checkpoints()?;
+        result
     }
 
     /// Blocking. Syncs every log, writes snapshots and checkpoints, then the clean-shutdown marker.
     /// Appends fail with [`crate::Error::Closed`] from now on.
     pub fn shutdown(&self) -> Result<()> {
-        todo!()
+        let logs = self.open_now();
+        let closed = self.in_parallel(
+            &logs,
+            |(_, log)| Ok(log.close()),
+            |done, elapsed| {
+                let elapsed_s = elapsed.as_secs();
+                tracing::info!(
+                    partitions = done,
+                    of = logs.len(),
+                    elapsed_s,
+                    "closing partitions"
+                );
+            },
+        )?;
+        let mut result = Ok(());
+        for ((key, log), closed) in logs.into_iter().zip(closed) {
+            match closed {
+                Ok(end) => self.note(key, &log, end),
+                Err(Error::Closed) => {}
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        self.write_checkpoints()?;
+        // Without the marker the next start finds out itself what has failed here.
+        result?;
+        let marker = self.path().join(CLEAN_SHUTDOWN);
+        checkpoint::write_file(self.disk.as_ref(), &marker, CLEAN_SHUTDOWN_CONTENT)
     }
 
     /// The published end that a clean stop recorded for a derived partition.
     pub fn clean_high_watermark(&self, topic: &str, partition: i32) -> Option<Offset> {
-        todo!()
+        self.clean_high_watermarks
+            .get(&(topic.to_owned(), partition))
+            .copied()
     }
+
+    fn open_now(&self) -> Vec<(Key, Arc<PartitionLog>)> {
+        lock(&self.logs)
+            .iter()
+            .map(|(key, log)| (key.clone(), Arc::clone(log)))
+            .collect()
+    }
+
+    fn note(&self, key: Key, log: &PartitionLog, recovery_point: Offset) {
+        // A log that was deleted since has nothing to be noted.
+        let logs = lock(&self.logs);
+        if !logs.contains_key(&key) {
+            return;
+        }
+        let mut checkpoints = lock(&self.checkpoints);
+        let start = log.offsets().log_start_offset;
+        if start > log.first_offset() {
+            checkpoints.log_start_offsets.insert(key.clone(), start);
+        } else {
+            checkpoints.log_start_offsets.remove(&key);
+        }
+        match log.known_high_watermark() {
+            Some(high_watermark) => {
+                checkpoints
+                    .high_watermarks
+                    .insert(key.clone(), high_watermark);
+            }
+            // Nobody has replayed its changelog since the start. What a clean stop said holds on.
+            None if self.was_clean => {}
+            None => {
+                checkpoints.high_watermarks.remove(&key);
+            }
+        }
+        checkpoints.recovery_points.insert(key, recovery_point);
+    }
+
+    fn write_checkpoints(&self) -> Result<()> {
+        lock(&self.checkpoints).write(self.disk.as_ref(), self.path())
+    }
+
+    /// Runs `work` on all of `items` on the recovery threads; the first error ends it. `report` is
+    /// told how many are done while it takes long.
+    fn in_parallel<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        work: impl Fn(&T) -> Result<R> + Sync,
+        report: impl Fn(usize, Duration),
+    ) -> Result<Vec<R>> {
+        let next = AtomicUsize::new(0);
+        let (sender, receiver) = mpsc::channel();
+        let started = std::time::Instant::now();
+        let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
+        thread::scope(|scope| {
+            for _ in 0..self.config.recovery_threads.clamp(1, items.len().max(1)) {
+                let (sender, next, work) = (sender.clone(), &next, &work);
+                scope.spawn(move || {
+                    while let Some((index, item)) = {
+                        let index = next.fetch_add(1, Ordering::Relaxed);
+                        items.get(index).map(|item| (index, item))
+                    } {
+                        if sender.send((index, work(item))).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            drop(sender);
+            let mut reported = started;
+            let mut done = 0;
+            loop {
+                if reported.elapsed() >= PROGRESS_INTERVAL {
+                    report(done, started.elapsed());
+                    reported = std::time::Instant::now();
+                }
+                match receiver.recv_timeout(PROGRESS_INTERVAL) {
+                    Ok((index, result)) => {
+                        let slot = results.get_mut(index);
+                        done += 1;
+                        // Dropping the receiver ends the threads, after what each is at.
+                        let result = match result {
+                            Ok(result) => result,
+                            Err(error) => {
+                                drop(receiver);
+                                return Err(error);
+                            }
+                        };
+                        if let Some(slot) = slot {
+                            *slot = Some(result);
+                        }
+                    }
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
+                }
+            }
+        })?;
+        Ok(results.into_iter().flatten().collect())
+    }
+}
+
+impl Drop for LogDir {
+    fn drop(&mut self) {
+        self.queue.stop();
+        for thread in self.sync_threads.drain(..) {
+            // One that panicked has nothing left to be waited for.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Checkpoints {
+    fn read(disk: &dyn Disk, path: &Path) -> Result<Self> {
+        let read = |checkpoint| match checkpoint::read_offsets(disk, path, checkpoint) {
+            // Each only saves work, or says again what the log has.
+            Err(error @ Error::CorruptFile { .. }) => {
+                tracing::warn!(%error, "passed over a damaged checkpoint");
+                Ok(PartitionOffsets::new())
+            }
+            read => read,
+        };
+        Ok(Self {
+            recovery_points: read(OffsetCheckpoint::RecoveryPoint)?,
+            log_start_offsets: read(OffsetCheckpoint::LogStartOffset)?,
+            high_watermarks: read(OffsetCheckpoint::HighWatermark)?,
+        })
+    }
+
+    fn write(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+        for (checkpoint, offsets) in [
+            (OffsetCheckpoint::RecoveryPoint, &self.recovery_points),
+            (OffsetCheckpoint::LogStartOffset, &self.log_start_offsets),
+            (OffsetCheckpoint::HighWatermark, &self.high_watermarks),
+        ] {
+            checkpoint::write_offsets(disk, path, checkpoint, offsets)?;
+        }
+        Ok(())
+    }
+}
+
+/// The cluster's id, and whether the folder has just got one.
+fn identity(disk: &dyn Disk, path: &Path, node_id: i32) -> Result<(String, bool)> {
+    if let Some(properties) = checkpoint::read_meta_properties(disk, path)? {
+        if properties.node_id == node_id {
+            return Ok((properties.cluster_id, false));
+        }
+        return Err(Error::CorruptFile {
+            path: path.join("meta.properties"),
+            reason: format!(
+                "the folder belongs to node.id {}, this broker is {node_id}",
+                properties.node_id
+            ),
+        });
+    }
+    let cluster_id = uuid_text::encode(Uuid::new_v4());
+    let properties = MetaProperties {
+        node_id,
+        cluster_id: cluster_id.clone(),
+        directory_id: Some(Uuid::new_v4()),
+    };
+    checkpoint::write_meta_properties(disk, path, &properties)?;
+    Ok((cluster_id, true))
+}
+
+fn spawn_sync_threads(queue: &Arc<SyncQueue>, count: usize) -> Result<Vec<JoinHandle<()>>> {
+    (0..count.max(1))
+        .map(|index| {
+            let queue = Arc::clone(queue);
+            thread::Builder::new()
+                .name(format!("sync-{index}"))
+                .spawn(move || queue.run())
+                .map_err(|error| Error::io("spawn", format!("sync-{index}"), &error))
+        })
+        .collect()
 }

@@ -230,6 +230,21 @@ impl ProducerState {
         before - self.producers.len()
     }
 
+    /// When a producer last appended, milliseconds since the epoch; `None` where none is known.
+    pub fn last_append_ms(&self) -> Option<i64> {
+        self.producers
+            .values()
+            .map(|producer| producer.last_append_ms)
+            .max()
+    }
+
+    /// Takes the producers of an older state that are unknown here.
+    pub fn add_missing(&mut self, older: Self) {
+        for (producer_id, producer) in older.producers {
+            self.producers.entry(producer_id).or_insert(producer);
+        }
+    }
+
     /// The bytes of a snapshot file, in the order of the producer ids.
     pub fn encode_snapshot(&self) -> Vec<u8> {
         let mut producers: Vec<_> = self.producers.iter().collect();

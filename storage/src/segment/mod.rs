@@ -1,1 +1,236 @@
-//! segment
+//! One stretch of a partition: a `.log` file of record batches, and its two sparse indexes.
+//!
+//! The files are named by the segment's base offset in 20 digits. Offsets in a segment are less
+//! than 2^31 above its base, positions less than 2^31. Of a segment's bytes
+//!
+//! - `size` are written (the writer's view, the hidden tail included), and
+//! - `readable <= size` may be looked at through maps: they never change and are never cut off.
+//!
+//! The writer raises `readable` before the index entries that point below it, and both before the
+//! offsets by which readers find them; so a reader that takes the entries first and then `readable`
+//! never sees an entry that points beyond.
+
+mod head;
+mod index;
+mod map;
+mod scan;
+mod walk;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub(crate) use head::BatchHead;
+pub(crate) use index::{Entries, Index, OffsetEntry, TimeEntry};
+pub(crate) use map::{Access, MappedFile, Miss, View};
+pub(crate) use scan::{BatchReader, Scan, Scanned};
+pub(crate) use walk::{Found, Walk, Wanted};
+pub(crate) use writer::{SegmentWriter, Tail};
+
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::{LogConfig, Offset};
+
+/// The suffix of the file of batches.
+pub(crate) const LOG_SUFFIX: &str = "log";
+/// The suffix of the offset index.
+pub(crate) const INDEX_SUFFIX: &str = "index";
+/// The suffix of the time index.
+pub(crate) const TIME_INDEX_SUFFIX: &str = "timeindex";
+/// The suffix of a producer snapshot.
+pub(crate) const SNAPSHOT_SUFFIX: &str = "snapshot";
+
+/// The name that Kafka gives a file of the segment, or of the moment, at `offset`.
+pub(crate) fn file_name(offset: Offset, suffix: &str) -> String {
+    format!("{offset:020}.{suffix}")
+}
+
+/// The offset and the suffix in such a name.
+pub(crate) fn parse_file_name(path: &Path) -> Option<(Offset, &str)> {
+    let (digits, suffix) = path.file_name()?.to_str()?.split_once('.')?;
+    let numeric = digits.len() == 20 && digits.bytes().all(|byte| byte.is_ascii_digit());
+    Some((digits.parse().ok().filter(|_| numeric)?, suffix))
+}
+
+/// How large a segment's files will get, so that one map serves them all their life.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    log_bytes: u64,
+    index_bytes: u64,
+}
+
+impl Expected {
+    fn of(config: &LogConfig) -> Self {
+        Self {
+            log_bytes: config.segment_bytes.min(i32::MAX as u64),
+            index_bytes: u64::from(config.segment_index_bytes),
+        }
+    }
+}
+
+/// A segment, shared by the writer and any number of readers.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    base_offset: Offset,
+    log: MappedFile,
+    offset_index: Index<OffsetEntry>,
+    time_index: Index<TimeEntry>,
+    size: AtomicU64,
+    readable: AtomicU64,
+    expected: Expected,
+}
+
+impl Segment {
+    /// Creates the files of an empty segment. The folder is not synced.
+    pub fn create(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        base_offset: Offset,
+        config: &LogConfig,
+    ) -> Result<Self> {
+        let path = |suffix| dir.join(file_name(base_offset, suffix));
+        Ok(Self {
+            base_offset,
+            log: MappedFile::create(Arc::clone(disk), path(LOG_SUFFIX))?,
+            offset_index: Index::create(Arc::clone(disk), path(INDEX_SUFFIX))?,
+            time_index: Index::create(Arc::clone(disk), path(TIME_INDEX_SUFFIX))?,
+            size: AtomicU64::new(0),
+            readable: AtomicU64::new(0),
+            expected: Expected::of(config),
+        })
+    }
+
+    /// Opens a segment whose `.log` exists. An index that is missing or has an impossible size is
+    /// replaced by an empty one; the second value tells whether both were sound.
+    pub fn open(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        base_offset: Offset,
+        config: &LogConfig,
+    ) -> Result<(Self, bool)> {
+        let path = |suffix| dir.join(file_name(base_offset, suffix));
+        let log_path = path(LOG_SUFFIX);
+        let size = disk
+            .open(&log_path, false)
+            .and_then(|file| file.len())
+            .map_err(|error| Error::io("open", &log_path, &error))?;
+        let (offset_index, offsets_sound) = open_index(disk, path(INDEX_SUFFIX))?;
+        let (time_index, times_sound) = open_index(disk, path(TIME_INDEX_SUFFIX))?;
+        let segment = Self {
+            base_offset,
+            log: MappedFile::new(Arc::clone(disk), log_path),
+            offset_index,
+            time_index,
+            size: AtomicU64::new(size),
+            readable: AtomicU64::new(0),
+            expected: Expected::of(config),
+        };
+        Ok((segment, offsets_sound && times_sound))
+    }
+
+    /// The first offset that the segment may hold.
+    pub fn base_offset(&self) -> Offset {
+        self.base_offset
+    }
+
+    /// Bytes written.
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Bytes that readers may look at.
+    pub fn readable(&self) -> u64 {
+        self.readable.load(Ordering::Acquire)
+    }
+
+    /// The `.log` file.
+    pub fn path(&self) -> &Path {
+        self.log.path()
+    }
+
+    /// The files, for removing them.
+    pub fn paths(&self) -> [PathBuf; 3] {
+        [LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX]
+            .map(|suffix| self.path().with_extension(suffix))
+    }
+
+    /// Puts the batches on the device.
+    pub fn sync(&self) -> Result<()> {
+        self.log.sync()
+    }
+
+    /// Puts the indexes on the device.
+    pub fn sync_indexes(&self) -> Result<()> {
+        self.offset_index.sync()?;
+        self.time_index.sync()
+    }
+
+    /// Gives readers everything that is written.
+    pub fn publish(&self) {
+        self.readable.store(self.size(), Ordering::Release);
+        self.offset_index.publish(self.offset_index.written());
+        self.time_index.publish(self.time_index.written());
+    }
+
+    /// Gives readers the batches before `position`, whose offsets are all below `end`.
+    pub fn publish_to(&self, position: u64, end: Offset) -> Result<()> {
+        let (offsets, times) = self.entries_below(end)?;
+        self.readable.store(position, Ordering::Release);
+        self.offset_index.publish(offsets);
+        self.time_index.publish(times);
+        Ok(())
+    }
+
+    /// The readable time index entries.
+    pub fn times(&self, access: Access) -> Result<Entries<TimeEntry>, Miss> {
+        self.time_index.entries(self.expected.index_bytes, access)
+    }
+
+    /// Blocking, through the file: an offset, beyond that of the last entry for a batch that begins
+    /// at or before `position`; a batch begins there. The base offset where there is no such entry.
+    pub fn offset_before(&self, position: u64) -> Result<Offset> {
+        let before = self
+            .offset_index
+            .count_while(|entry| u64::from(entry.position) <= position)?;
+        Ok(match before.checked_sub(1) {
+            Some(last) => {
+                self.base_offset + i64::from(self.offset_index.read(last)?.relative_offset) + 1
+            }
+            None => self.base_offset,
+        })
+    }
+
+    /// How many entries of each index are for offsets below `end`.
+    fn entries_below(&self, end: Offset) -> Result<(u64, u64)> {
+        let below = |relative: u32| self.base_offset + i64::from(relative) < end;
+        Ok((
+            self.offset_index
+                .count_while(|entry| below(entry.relative_offset))?,
+            self.time_index
+                .count_while(|entry| below(entry.relative_offset))?,
+        ))
+    }
+
+    /// What is wrong with this segment's log file.
+    pub fn corrupt(&self, position: u64, reason: impl std::fmt::Display) -> Error {
+        Error::CorruptFile {
+            path: self.path().to_owned(),
+            reason: format!("at position {position}: {reason}"),
+        }
+    }
+}
+
+fn open_index<E: index::Entry>(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<(Index<E>, bool)> {
+    match Index::open(Arc::clone(disk), path.clone()) {
+        Ok(index) => Ok((index, true)),
+        Err(
+            Error::CorruptFile { .. }
+            | Error::Io {
+                kind: std::io::ErrorKind::NotFound,
+                ..
+            },
+        ) => Ok((Index::create(Arc::clone(disk), path)?, false)),
+        Err(error) => Err(error),
+    }
+}

@@ -17,14 +17,32 @@
 //! sync. On a derived partition only [`PartitionLog::publish`] raises it: what lies above is one
 //! unfinished commit, the *hidden tail*.
 
+mod append;
+mod cut;
+mod derived;
+mod epochs;
+mod read;
+mod snapshots;
+mod stop;
+mod sync;
+mod timestamps;
+
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::error::Result;
-use crate::Offset;
+use crate::error::{Error, Result};
+use crate::producer_state::ProducerState;
+use crate::segment::SegmentWriter;
+use crate::{LogConfig, Offset};
+
+pub(crate) use epochs::LeaderEpochs;
+pub use read::ColdRead;
+pub(crate) use snapshots::Snapshots;
+pub(crate) use stop::Checkpointed;
+pub(crate) use sync::{Opened, Shared, SyncQueue, lock};
 
 /// A partition's offsets at one moment. See the module's table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,17 +121,6 @@ pub enum Read {
     Cold(ColdRead),
 }
 
-/// A read that has to wait for the device. Run [`ColdRead::load`] on a thread that may block.
-#[derive(Debug)]
-pub struct ColdRead {}
-
-impl ColdRead {
-    /// Brings the pages in and returns what the read found.
-    pub fn load(self) -> Result<Fetched> {
-        todo!()
-    }
-}
-
 /// A timestamp lookup's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimestampAndOffset {
@@ -126,21 +133,47 @@ pub struct TimestampAndOffset {
 }
 
 /// The log of one partition. Shared as `Arc<PartitionLog>`; every method takes `&self`.
+///
+/// Locks, in the order they are taken: the checkpoint, the writer, the leader epochs, then those of
+/// [`sync`].
 #[derive(Debug)]
-pub struct PartitionLog {}
+pub struct PartitionLog {
+    shared: Arc<Shared>,
+    config: RwLock<Arc<LogConfig>>,
+    writer: Mutex<Writer>,
+    epochs: RwLock<LeaderEpochs>,
+    snapshots: Snapshots,
+    checkpointed: Mutex<Checkpointed>,
+}
+
+/// What only the holder of the writer's lock changes.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    /// The newest segment.
+    pub active: SegmentWriter,
+    /// `log_end_offset`, and while several batches are appended together, the offset of the next.
+    pub end: Offset,
+    pub producers: ProducerState,
+}
 
 impl PartitionLog {
-    /// Validates one client batch, checks its producer's sequence, assigns its offset and writes
-    /// it to the page cache. The payload is neither copied nor decompressed. Wait for durability
-    /// with [`PartitionLog::wait`]; a duplicate has to wait for the same.
-    pub fn append(&self, batch: &Bytes) -> Result<Appended> {
-        todo!()
-    }
-
-    /// As [`PartitionLog::append`] for batches of the broker's own (several, back to back, control
-    /// batches allowed). Returns the first's base offset and the end.
-    pub fn append_internal(&self, batches: &Bytes) -> Result<std::ops::Range<Offset>> {
-        todo!()
+    /// A log whose files were opened and recovered.
+    pub(crate) fn new(
+        opened: Opened,
+        config: Arc<LogConfig>,
+        writer: Writer,
+        epochs: LeaderEpochs,
+        checkpointed: Checkpointed,
+    ) -> Self {
+        let snapshots = Snapshots::new(Arc::clone(&opened.disk), opened.dir.clone());
+        Self {
+            shared: Arc::new(Shared::new(opened)),
+            config: RwLock::new(config),
+            writer: Mutex::new(writer),
+            epochs: RwLock::new(epochs),
+            snapshots,
+            checkpointed: Mutex::new(checkpointed),
+        }
     }
 
     /// Resolves when everything below `end` is as durable as asked. Concurrent waiters share one
@@ -149,81 +182,89 @@ impl PartitionLog {
         &self,
         end: Offset,
         durability: Durability,
-    ) -> impl Future<Output = Result<()>> + Send + use<> {
-        async { todo!() }
+    ) -> impl Future<Output = Result<()>> + Send + 'static + use<> {
+        let registered = match durability {
+            Durability::PageCache => Ok(None),
+            Durability::Disk => self.shared.register(end),
+        };
+        async move {
+            match registered? {
+                None => Ok(()),
+                // A waiter is only dropped without a word when the log itself is.
+                Some(woken) => woken.await.unwrap_or(Err(Error::Closed)),
+            }
+        }
     }
 
     /// The offsets now.
     pub fn offsets(&self) -> Offsets {
-        todo!()
+        self.shared.offsets()
     }
 
     /// Tells when any offset changes.
     pub fn watch(&self) -> watch::Receiver<Offsets> {
-        todo!()
-    }
-
-    /// Reads whole batches from the one that holds `offset`, up to `max_bytes` or, where
-    /// `at_least_one` is set, one batch even if it is larger.
-    pub fn read(
-        &self,
-        offset: Offset,
-        max_bytes: usize,
-        at_least_one: bool,
-        limit: ReadLimit,
-    ) -> Result<Read> {
-        todo!()
-    }
-
-    /// Blocking. The first record at or after `timestamp_ms`, below `limit`.
-    pub fn offset_for_timestamp(
-        &self,
-        timestamp_ms: i64,
-        limit: ReadLimit,
-    ) -> Result<Option<TimestampAndOffset>> {
-        todo!()
-    }
-
-    /// Blocking. The record with the largest timestamp.
-    pub fn max_timestamp(&self) -> Result<Option<TimestampAndOffset>> {
-        todo!()
+        self.shared.offsets.subscribe()
     }
 
     /// The epoch that appends are made under now.
     pub fn leader_epoch(&self) -> i32 {
-        todo!()
+        self.epochs
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .current()
     }
 
     /// The largest epoch `<= leader_epoch` that has records, and its end offset; `None` where no
     /// such epoch is known.
     pub fn end_offset_for_epoch(&self, leader_epoch: i32) -> Option<(i32, Offset)> {
-        todo!()
+        let offsets = self.offsets();
+        let end = match self.shared.visibility {
+            Visibility::Ordinary => offsets.log_end_offset,
+            // What lies above may be cut off without a new epoch.
+            Visibility::Derived => offsets.high_watermark,
+        };
+        let epochs = self.epochs.read().unwrap_or_else(PoisonError::into_inner);
+        epochs.end_offset_for(leader_epoch, end)
     }
 
     /// Applies a changed configuration to what is appended from now on.
-    pub fn set_config(&self, config: Arc<crate::LogConfig>) {
-        todo!()
+    pub fn set_config(&self, config: Arc<LogConfig>) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
     /// Bytes of all segments.
     pub fn size_bytes(&self) -> u64 {
-        todo!()
+        self.shared
+            .segments()
+            .iter()
+            .map(|segment| segment.size())
+            .sum()
     }
 
-    /// Derived partitions: appends batches above the high watermark and returns their offsets.
-    /// The caller holds this partition's turn.
-    pub fn stage(&self, batches: &Bytes) -> Result<std::ops::Range<Offset>> {
-        todo!()
+    /// The topic's name.
+    pub fn topic(&self) -> &str {
+        &self.shared.topic
     }
 
-    /// Derived partitions: raises the high watermark to `end`; the partition is readable after.
-    pub fn publish(&self, end: Offset) -> Result<()> {
-        todo!()
+    /// The partition's number.
+    pub fn partition(&self) -> i32 {
+        self.shared.partition
     }
 
-    /// Derived partitions: cuts everything at and above `end` off. Returns how many records went.
-    /// Never below the high watermark.
-    pub fn discard_to(&self, end: Offset) -> Result<i64> {
-        todo!()
+    /// When what is written becomes visible.
+    pub fn visibility(&self) -> Visibility {
+        self.shared.visibility
+    }
+
+    /// The first offset that the files hold.
+    pub(crate) fn first_offset(&self) -> Offset {
+        self.shared
+            .segments()
+            .first()
+            .map_or(0, |segment| segment.base_offset())
+    }
+
+    fn config(&self) -> Arc<LogConfig> {
+        Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,0 +1,209 @@
+//! Appending: check, assign an offset, write to the page cache, publish.
+//!
+//! A batch is written as it came, but for its header's 61 bytes, in one vectored write. Whatever
+//! fails, nothing of the append is left behind.
+
+use std::ops::Range;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::sync::lock;
+use super::{Appended, PartitionLog, Visibility, Writer};
+use crate::batch::header::{self, patch_header, patch_header_with_log_append_time};
+use crate::batch::validate::{Limits, validate_client_batch};
+use crate::batch::{Batch, layout};
+use crate::checkpoint;
+use crate::config::TimestampType;
+use crate::error::{Error, Result};
+use crate::producer_state::Decision;
+use crate::segment::{BatchHead, SegmentWriter};
+use crate::{LogConfig, Offset};
+
+impl PartitionLog {
+    /// Validates one client batch, checks its producer's sequence, assigns its offset and writes
+    /// it to the page cache. The payload is neither copied nor decompressed. Wait for durability
+    /// with [`PartitionLog::wait`]; a duplicate has to wait for the same.
+    pub fn append(&self, batch: &Bytes) -> Result<Appended> {
+        self.check_ordinary()?;
+        let config = self.config();
+        let limits = Limits {
+            max_message_bytes: config.max_message_bytes as usize,
+            require_keys: config.compact,
+        };
+        validate_client_batch(batch, &limits)?;
+        let batch = Batch::parse(batch)?;
+        let now_ms = self.shared.clock.now_ms();
+        let log_append_time = match config.message_timestamp_type {
+            TimestampType::CreateTime => None,
+            TimestampType::LogAppendTime => Some(now_ms),
+        };
+        let log_start_offset = self.shared.offsets().log_start_offset;
+
+        let mut writer = lock(&self.writer);
+        self.shared.check_writable()?;
+        if let Decision::Duplicate {
+            base_offset,
+            last_offset,
+            append_time_ms,
+        } = writer.producers.check(&batch)?
+        {
+            return Ok(Appended {
+                base_offset,
+                last_offset,
+                log_append_time_ms: log_append_time.map(|_| append_time_ms),
+                log_start_offset,
+                duplicate: true,
+            });
+        }
+        let base_offset = writer.end;
+        self.append_all(&mut writer, [Ok(batch)], log_append_time, now_ms, &config)?;
+        let end = writer.end;
+        self.publish_all(&writer);
+        Ok(Appended {
+            base_offset,
+            last_offset: end - 1,
+            log_append_time_ms: log_append_time,
+            log_start_offset,
+            duplicate: false,
+        })
+    }
+
+    /// As [`PartitionLog::append`] for batches of the broker's own (several, back to back, control
+    /// batches allowed). Returns the first's base offset and the end.
+    pub fn append_internal(&self, batches: &Bytes) -> Result<Range<Offset>> {
+        self.check_ordinary()?;
+        let config = self.config();
+        let now_ms = self.shared.clock.now_ms();
+        let mut writer = lock(&self.writer);
+        self.shared.check_writable()?;
+        let start = writer.end;
+        self.append_all(&mut writer, header::batches(batches), None, now_ms, &config)?;
+        self.publish_all(&writer);
+        Ok(start..writer.end)
+    }
+
+    fn check_ordinary(&self) -> Result<()> {
+        match self.shared.visibility {
+            Visibility::Ordinary => Ok(()),
+            Visibility::Derived => Err(Error::InvalidRecord(
+                "the partition is derived: only its model topic appends to it".to_owned(),
+            )),
+        }
+    }
+
+    /// Writes `batches` at the end, all or none, and moves the writer's end past them. Nothing is
+    /// published.
+    pub(super) fn append_all<'a>(
+        &self,
+        writer: &mut Writer,
+        batches: impl IntoIterator<Item = Result<Batch<'a>>>,
+        log_append_time: Option<i64>,
+        now_ms: i64,
+        config: &LogConfig,
+    ) -> Result<()> {
+        let start = writer.end;
+        self.write_epochs()?;
+        for batch in batches {
+            let appended = batch
+                .and_then(|batch| self.append_one(writer, &batch, log_append_time, now_ms, config));
+            let Err(error) = appended else { continue };
+            if matches!(error, Error::ReadOnly(_)) {
+                return Err(self.shared.fail(&error));
+            }
+            if writer.end > start {
+                self.cut_to(writer, start)?;
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn append_one(
+        &self,
+        writer: &mut Writer,
+        batch: &Batch<'_>,
+        log_append_time: Option<i64>,
+        now_ms: i64,
+        config: &LogConfig,
+    ) -> Result<()> {
+        let base_offset = writer.end;
+        let epoch = self.leader_epoch();
+        let header = match log_append_time {
+            None => patch_header(batch, base_offset, epoch),
+            Some(time) => patch_header_with_log_append_time(batch, base_offset, epoch, time),
+        };
+        let head = BatchHead::parse(&header).map_err(Error::InvalidRecord)?;
+        if writer.active.is_full_for(&head, now_ms, config)? {
+            self.roll(writer, now_ms, config)?;
+        }
+        let rest = &batch.bytes()[layout::RECORDS..];
+        writer.active.append(&head, &header, rest, config)?;
+        writer.producers.update(batch, base_offset, now_ms);
+        writer.end = head.next_offset();
+        Ok(())
+    }
+
+    /// Closes the newest segment and begins another at the writer's end.
+    fn roll(&self, writer: &mut Writer, now_ms: i64, config: &LogConfig) -> Result<()> {
+        writer.active.finish()?;
+        let expiration_ms = i64::try_from(config.producer_id_expiration_ms).unwrap_or(i64::MAX);
+        writer.producers.remove_expired(now_ms, expiration_ms);
+        self.snapshots.write(writer.end, &writer.producers)?;
+        let shared = &self.shared;
+        let next = SegmentWriter::create(&shared.disk, &shared.dir, writer.end, config, now_ms)?;
+        shared.dir_dirty.store(true, Ordering::Release);
+        let mut segments = shared.segments().to_vec();
+        segments.push(next.segment().clone());
+        shared.set_segments(segments);
+        tracing::debug!(
+            topic = shared.topic,
+            partition = shared.partition,
+            base_offset = writer.end,
+            "rolled a new segment"
+        );
+        writer.active = next;
+        Ok(())
+    }
+
+    /// Makes everything appended visible.
+    fn publish_all(&self, writer: &Writer) {
+        // From the last visible offset: its segment may have been closed since.
+        let before = self.shared.offsets().high_watermark.saturating_sub(1);
+        let active = writer.active.segment();
+        if active.base_offset() <= before {
+            active.publish();
+        } else {
+            for segment in super::read::from(&self.shared.segments(), before) {
+                segment.publish();
+            }
+        }
+        let end = writer.end;
+        self.shared.offsets.send_modify(|offsets| {
+            offsets.log_end_offset = end;
+            offsets.high_watermark = end;
+            offsets.last_stable_offset = end;
+        });
+    }
+
+    /// A new epoch is on the device before anything is appended under it.
+    fn write_epochs(&self) -> Result<()> {
+        if !self
+            .epochs
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .unwritten()
+        {
+            return Ok(());
+        }
+        let mut epochs = self.epochs.write().unwrap_or_else(PoisonError::into_inner);
+        checkpoint::write_leader_epochs(
+            self.shared.disk.as_ref(),
+            &self.shared.dir,
+            epochs.entries(),
+        )?;
+        epochs.set_written();
+        Ok(())
+    }
+}

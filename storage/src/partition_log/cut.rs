@@ -1,0 +1,77 @@
+//! Cutting the end of a log off: an append that failed half way, or a hidden tail.
+
+use std::sync::{Arc, PoisonError};
+
+use super::{PartitionLog, Writer};
+use crate::error::{Error, Result};
+use crate::segment::{Segment, SegmentWriter};
+use crate::{Offset, checkpoint};
+
+impl PartitionLog {
+    /// Cuts everything at and above `end` off, which is where a batch begins, or the log's end, and
+    /// not below what is readable. Where the disk fails half way the log is read-only from then on.
+    pub(super) fn cut_to(&self, writer: &mut Writer, end: Offset) -> Result<()> {
+        let segments = self.shared.segments();
+        // The first segment stays whatever happens; of the others those that begin below `end`.
+        let kept = segments
+            .partition_point(|segment| segment.base_offset() < end)
+            .max(1);
+        let Some(last) = segments.get(kept - 1) else {
+            return Err(Error::Closed);
+        };
+        // Before anything is changed: this is where an `end` inside of a batch is found out.
+        let position = last.position_of(end)?;
+        self.cut_files(writer, end, position, last, &segments[kept..])
+            .map_err(|error| self.shared.fail(&error))?;
+        writer.end = end;
+        self.shared.cut(end);
+        Ok(())
+    }
+
+    fn cut_files(
+        &self,
+        writer: &mut Writer,
+        end: Offset,
+        position: u64,
+        last: &Arc<Segment>,
+        removed: &[Arc<Segment>],
+    ) -> Result<()> {
+        let shared = &self.shared;
+        if !removed.is_empty() {
+            let all = shared.segments();
+            shared.set_segments(all[..all.len() - removed.len()].to_vec());
+            // The newest first, and durably, so that no crash leaves a gap or an old segment
+            // behind a new end.
+            for path in removed.iter().rev().flat_map(|segment| segment.paths()) {
+                shared
+                    .disk
+                    .remove_file(&path)
+                    .map_err(|error| Error::io("remove", &path, &error))?;
+            }
+            self.snapshots.remove_above(end)?;
+            shared
+                .disk
+                .sync_dir(&shared.dir)
+                .map_err(|error| Error::io("sync", &shared.dir, &error))?;
+            let now_ms = shared.clock.now_ms();
+            let (tail, _) = last
+                .load_tail()?
+                .map_err(|reason| last.corrupt(last.size(), reason))?;
+            writer.active = SegmentWriter::over(Arc::clone(last), tail, now_ms);
+        }
+        writer.active.truncate(position, end)?;
+        if !writer.producers.is_empty() {
+            let segments = shared.segments();
+            writer.producers =
+                self.snapshots
+                    .restore(&segments, end, shared.clock.now_ms(), false)?;
+        }
+        let mut epochs = self.epochs.write().unwrap_or_else(PoisonError::into_inner);
+        epochs.truncate(end);
+        if epochs.unwritten() {
+            checkpoint::write_leader_epochs(shared.disk.as_ref(), &shared.dir, epochs.entries())?;
+            epochs.set_written();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! Reading: from the page cache without a copy, or, where pages are missing, later on a thread that
+//! may block.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::sync::{Segments, Shared, lock};
+use super::{Fetched, Offsets, PartitionLog, Read, ReadLimit, Visibility};
+use crate::Offset;
+use crate::error::{Error, Result};
+use crate::segment::{Access, Found, Miss, Wanted};
+
+/// A read that has to wait for the device. Run [`ColdRead::load`] on a thread that may block.
+#[derive(Debug)]
+pub struct ColdRead {
+    shared: Arc<Shared>,
+    segments: Segments,
+    offsets: Offsets,
+    wanted: Wanted,
+}
+
+impl ColdRead {
+    /// Brings the pages in and returns what the read found.
+    pub fn load(self) -> Result<Fetched> {
+        match find(&self.segments, &self.wanted, Access::Load) {
+            Ok(records) => Ok(Fetched {
+                records,
+                offsets: self.offsets,
+            }),
+            Err(miss) => Err(failed(&self.shared, miss)),
+        }
+    }
+}
+
+impl PartitionLog {
+    /// Reads whole batches from the one that holds `offset`, up to `max_bytes` or, where
+    /// `at_least_one` is set, one batch even if it is larger.
+    pub fn read(
+        &self,
+        offset: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+        limit: ReadLimit,
+    ) -> Result<Read> {
+        let shared = &self.shared;
+        shared.check_exists()?;
+        if self.reads_hidden_tail(limit) {
+            return self.read_hidden_tail(offset, max_bytes, at_least_one);
+        }
+        let (offsets, limit) = shared.readable_to(limit)?;
+        check_offset(offset, &offsets, limit)?;
+        if offset == limit {
+            return Ok(Read::Warm(Fetched {
+                records: Bytes::new(),
+                offsets,
+            }));
+        }
+        let wanted = Wanted {
+            offset,
+            limit,
+            max_bytes: max_bytes as u64,
+            at_least_one,
+        };
+        let segments = shared.segments();
+        match find(&segments, &wanted, Access::Probe) {
+            Ok(records) => Ok(Read::Warm(Fetched { records, offsets })),
+            Err(Miss::NotResident) => {
+                let shared = Arc::clone(shared);
+                Ok(Read::Cold(ColdRead {
+                    shared,
+                    segments,
+                    offsets,
+                    wanted,
+                }))
+            }
+            Err(miss) => Err(failed(shared, miss)),
+        }
+    }
+
+    pub(super) fn reads_hidden_tail(&self, limit: ReadLimit) -> bool {
+        self.shared.visibility == Visibility::Derived && limit == ReadLimit::LogEnd
+    }
+
+    /// What lies above a high watermark may be cut off at any time, under the feet of a map; so
+    /// the writer is kept out, and a copy returned.
+    fn read_hidden_tail(
+        &self,
+        offset: Offset,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<Read> {
+        let _writer = lock(&self.writer);
+        let offsets = self.shared.offsets();
+        let limit = offsets.log_end_offset;
+        check_offset(offset, &offsets, limit)?;
+        let wanted = Wanted {
+            offset,
+            limit,
+            max_bytes: max_bytes as u64,
+            at_least_one,
+        };
+        let segments = self.shared.segments();
+        let mut records = Vec::new();
+        for segment in from(&segments, offset) {
+            records = segment.copy(&wanted)?;
+            if !records.is_empty() {
+                break;
+            }
+        }
+        Ok(Read::Warm(Fetched {
+            records: Bytes::from(records),
+            offsets,
+        }))
+    }
+}
+
+impl Shared {
+    /// The offsets, and the one of them that `limit` means.
+    pub(super) fn readable_to(&self, limit: ReadLimit) -> Result<(Offsets, Offset)> {
+        if !self.readable.load(Ordering::Acquire) {
+            return Err(Error::NotReadable);
+        }
+        let offsets = self.offsets();
+        let end = match limit {
+            ReadLimit::HighWatermark => offsets.high_watermark,
+            ReadLimit::LastStableOffset => offsets.last_stable_offset,
+            ReadLimit::LogEnd => offsets.log_end_offset,
+        };
+        Ok((offsets, end))
+    }
+}
+
+fn check_offset(offset: Offset, offsets: &Offsets, end: Offset) -> Result<()> {
+    let start = offsets.log_start_offset;
+    if (start..=end).contains(&offset) {
+        return Ok(());
+    }
+    Err(Error::OffsetOutOfRange { offset, start, end })
+}
+
+/// The segments from the one that may hold `offset`.
+pub(super) fn from(
+    segments: &Segments,
+    offset: Offset,
+) -> impl Iterator<Item = &Arc<crate::segment::Segment>> {
+    let after = segments.partition_point(|segment| segment.base_offset() <= offset);
+    segments.iter().skip(after.saturating_sub(1))
+}
+
+fn find(segments: &Segments, wanted: &Wanted, access: Access) -> Result<Bytes, Miss> {
+    for segment in from(segments, wanted.offset) {
+        match segment.find(wanted, access)? {
+            Found::Records(records) => return Ok(records),
+            Found::Beyond => {}
+        }
+    }
+    Ok(Bytes::new())
+}
+
+/// The error of a read. A deleted log's files are gone, which is no error of the disk's.
+pub(super) fn failed(shared: &Shared, miss: Miss) -> Error {
+    match (shared.check_exists(), miss) {
+        (Err(closed), _) => closed,
+        (Ok(()), Miss::Failed(error)) => error,
+        // Only a probe ends so, and a probe's caller has handled it.
+        (Ok(()), Miss::NotResident) => Error::NotReadable,
+    }
+}

@@ -1,0 +1,108 @@
+//! Leaving a partition so that the next start has little or nothing to scan.
+
+use std::sync::atomic::Ordering;
+
+use super::sync::lock;
+use super::{PartitionLog, Visibility};
+use crate::Offset;
+use crate::error::Result;
+
+/// Up to where a start may trust the files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Checkpointed {
+    /// Batches, indexes and a producer snapshot for everything below are on the device.
+    pub recovery_point: Offset,
+    /// The producer snapshot at the recovery point is there.
+    pub has_snapshot: bool,
+}
+
+impl PartitionLog {
+    /// Blocking. Puts everything on the device that a start would otherwise scan, while appends go
+    /// on; returns the recovery point.
+    pub(crate) fn checkpoint(&self) -> Result<Offset> {
+        self.shared.check_exists()?;
+        let mut last = lock(&self.checkpointed);
+        let (end, snapshot) = {
+            let writer = lock(&self.writer);
+            match self.shared.visibility {
+                Visibility::Ordinary => (writer.end, Some(writer.producers.encode_snapshot())),
+                // The hidden tail may go, and what a recovery point covers must not.
+                Visibility::Derived => {
+                    let state = &writer.producers;
+                    let end = self.shared.offsets().high_watermark;
+                    (end, state.is_empty().then(|| state.encode_snapshot()))
+                }
+            }
+        };
+        if last.recovery_point >= end && last.has_snapshot {
+            return Ok(last.recovery_point);
+        }
+        let synced = self.shared.sync()?;
+        let recovery_point = end.min(synced).max(last.recovery_point);
+        self.sync_indexes(last.recovery_point, recovery_point)?;
+        let has_snapshot = match snapshot {
+            Some(snapshot) if recovery_point == end => {
+                self.snapshots.write_durably(end, &snapshot)?;
+                true
+            }
+            _ => false,
+        };
+        *last = Checkpointed {
+            recovery_point,
+            has_snapshot,
+        };
+        Ok(recovery_point)
+    }
+
+    /// Blocking. Refuses appends from now on and leaves nothing to be scanned; returns the end.
+    pub(crate) fn close(&self) -> Result<Offset> {
+        let mut last = lock(&self.checkpointed);
+        let mut writer = lock(&self.writer);
+        self.shared.close();
+        self.shared.check_exists()?;
+        let end = writer.end;
+        if last.recovery_point == end && last.has_snapshot && self.is_synced_to(end) {
+            return Ok(end);
+        }
+        writer.active.finish()?;
+        self.shared.sync()?;
+        self.sync_indexes(last.recovery_point, end)?;
+        self.snapshots
+            .write_durably(end, &writer.producers.encode_snapshot())?;
+        *last = Checkpointed {
+            recovery_point: end,
+            has_snapshot: true,
+        };
+        Ok(end)
+    }
+
+    /// Ends everything on this log while `remove` takes its files away.
+    pub(crate) fn delete(&self, remove: impl FnOnce() -> Result<()>) -> Result<()> {
+        let _checkpoint = lock(&self.checkpointed);
+        let _writer = lock(&self.writer);
+        self.shared.delete();
+        self.shared.between_syncs(remove)
+    }
+
+    /// The high watermark, where it is known.
+    pub(crate) fn known_high_watermark(&self) -> Option<Offset> {
+        let readable = self.shared.readable.load(Ordering::Acquire);
+        readable.then(|| self.offsets().high_watermark)
+    }
+
+    fn is_synced_to(&self, end: Offset) -> bool {
+        self.offsets().synced_offset >= end && !self.shared.dir_dirty.load(Ordering::Acquire)
+    }
+
+    /// Indexes of all segments that have offsets in `from..end`.
+    fn sync_indexes(&self, from: Offset, end: Offset) -> Result<()> {
+        let segments = self.shared.segments();
+        for (index, segment) in segments.iter().enumerate() {
+            let follows = segments.get(index + 1).map(|next| next.base_offset());
+            if segment.base_offset() < end && follows.is_none_or(|next| next > from) {
+                segment.sync_indexes()?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,379 @@
+//! What a partition's writer, readers and syncs share, and group commit.
+//!
+//! Whoever needs durability registers a waiter. A log with waiters is in the queue of the sync
+//! threads once; while its `fdatasync` runs, further waiters gather for the next. A sync raises
+//! `synced_offset` to the log end that it saw *before* it began, and wakes whom that satisfies.
+//!
+//! A failed sync is final: the kernel may have dropped the pages that it could not write, so a
+//! second sync that succeeds would prove nothing.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+
+use tokio::sync::{oneshot, watch};
+
+use super::{Offsets, Visibility};
+use crate::Offset;
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+use crate::segment::Segment;
+
+/// A partition's segments, oldest first, never empty.
+pub(crate) type Segments = Arc<[Arc<Segment>]>;
+
+/// The lock, whoever panicked with it: what it guards is consistent between any two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The shared part of one partition's log.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub topic: String,
+    pub partition: i32,
+    pub dir: PathBuf,
+    pub disk: Arc<dyn Disk>,
+    pub clock: Clock,
+    pub visibility: Visibility,
+    pub offsets: watch::Sender<Offsets>,
+    /// A derived log has been published once; an ordinary one is readable from the start.
+    pub readable: AtomicBool,
+    segments: RwLock<Segments>,
+    /// Files were created or removed since the folder was last synced.
+    pub dir_dirty: AtomicBool,
+    commit: Mutex<Commit>,
+    /// Held while a sync runs: one at a time.
+    turn: Mutex<()>,
+    failure: OnceLock<String>,
+    closed: AtomicBool,
+    deleted: AtomicBool,
+    queue: Arc<SyncQueue>,
+}
+
+#[derive(Debug, Default)]
+struct Commit {
+    waiters: Vec<Waiter>,
+    /// In the queue, or a sync thread is at it.
+    scheduled: bool,
+    /// How often the log's end was cut off. What a sync saw before a cut says nothing about what
+    /// was appended after it.
+    cuts: u64,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    end: Offset,
+    wake: oneshot::Sender<Result<()>>,
+}
+
+/// What [`Shared`] is made of.
+pub(crate) struct Opened {
+    pub topic: String,
+    pub partition: i32,
+    pub dir: PathBuf,
+    pub disk: Arc<dyn Disk>,
+    pub clock: Clock,
+    pub visibility: Visibility,
+    pub offsets: Offsets,
+    pub segments: Vec<Arc<Segment>>,
+    pub dir_dirty: bool,
+    pub queue: Arc<SyncQueue>,
+}
+
+impl Shared {
+    pub fn new(opened: Opened) -> Self {
+        Self {
+            topic: opened.topic,
+            partition: opened.partition,
+            dir: opened.dir,
+            disk: opened.disk,
+            clock: opened.clock,
+            visibility: opened.visibility,
+            offsets: watch::Sender::new(opened.offsets),
+            readable: AtomicBool::new(opened.visibility == Visibility::Ordinary),
+            segments: RwLock::new(opened.segments.into()),
+            dir_dirty: AtomicBool::new(opened.dir_dirty),
+            commit: Mutex::default(),
+            turn: Mutex::default(),
+            failure: OnceLock::new(),
+            closed: AtomicBool::new(false),
+            deleted: AtomicBool::new(false),
+            queue: opened.queue,
+        }
+    }
+
+    /// The offsets now.
+    pub fn offsets(&self) -> Offsets {
+        *self.offsets.borrow()
+    }
+
+    /// The segments now. Take the offsets first: then what they name is in here.
+    pub fn segments(&self) -> Segments {
+        Arc::clone(&self.segments.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writer only.
+    pub fn set_segments(&self, segments: Vec<Arc<Segment>>) {
+        *self
+            .segments
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = segments.into();
+    }
+
+    /// Refuses writes to a log that is closed or read-only.
+    pub fn check_writable(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        self.check_synced()
+    }
+
+    /// Refuses anything on a log that was deleted.
+    pub fn check_exists(&self) -> Result<()> {
+        if self.deleted.load(Ordering::Acquire) {
+            Err(Error::Closed)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check_synced(&self) -> Result<()> {
+        match self.failure.get() {
+            Some(failure) => Err(Error::ReadOnly(failure.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// No more appends.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    /// No more of anything: waiters fail, watchers wake to see it.
+    pub fn delete(&self) {
+        self.close();
+        self.deleted.store(true, Ordering::Release);
+        self.fail_waiters(&Error::Closed);
+        self.offsets.send_modify(|_| {});
+    }
+
+    fn fail_waiters(&self, error: &Error) {
+        let waiters = std::mem::take(&mut lock(&self.commit).waiters);
+        for waiter in waiters {
+            // Its future may be gone already.
+            let _ = waiter.wake.send(Err(error.clone()));
+        }
+    }
+
+    /// Makes the log read-only for ever.
+    pub fn fail(&self, error: &Error) -> Error {
+        let message = error.to_string();
+        let failure = self.failure.get_or_init(|| {
+            tracing::error!(
+                topic = self.topic,
+                partition = self.partition,
+                error = message,
+                "partition is read-only from now on"
+            );
+            message
+        });
+        let failed = Error::ReadOnly(failure.clone());
+        self.fail_waiters(&failed);
+        failed
+    }
+
+    /// Resolved when everything below `end` is on the device.
+    pub fn register(
+        self: &Arc<Self>,
+        end: Offset,
+    ) -> Result<Option<oneshot::Receiver<Result<()>>>> {
+        if self.offsets().synced_offset >= end {
+            return Ok(None);
+        }
+        let receiver = {
+            let mut commit = lock(&self.commit);
+            let offsets = self.offsets();
+            if offsets.synced_offset >= end {
+                return Ok(None);
+            }
+            self.check_exists()?;
+            self.check_synced()?;
+            if offsets.log_end_offset < end {
+                return Err(Error::OffsetOutOfRange {
+                    offset: end,
+                    start: offsets.log_start_offset,
+                    end: offsets.log_end_offset,
+                });
+            }
+            let (wake, receiver) = oneshot::channel();
+            commit.waiters.push(Waiter { end, wake });
+            if std::mem::replace(&mut commit.scheduled, true) {
+                return Ok(Some(receiver));
+            }
+            receiver
+        };
+        self.queue.push(Arc::clone(self));
+        Ok(Some(receiver))
+    }
+
+    /// Blocking. Puts everything appended so far on the device, and returns the end of that.
+    pub fn sync(&self) -> Result<Offset> {
+        let _turn = lock(&self.turn);
+        self.check_exists()?;
+        self.check_synced()?;
+        let (before, cuts) = {
+            let commit = lock(&self.commit);
+            (self.offsets(), commit.cuts)
+        };
+        let end = before.log_end_offset;
+        if let Err(error) = self.sync_files(before.synced_offset, end) {
+            return Err(self.fail(&error));
+        }
+        let satisfied = {
+            let mut commit = lock(&self.commit);
+            if commit.cuts != cuts {
+                return Ok(self.offsets().synced_offset);
+            }
+            if before.synced_offset < end {
+                self.offsets
+                    .send_modify(|offsets| offsets.synced_offset = end);
+            }
+            let (satisfied, waiting) = std::mem::take(&mut commit.waiters)
+                .into_iter()
+                .partition(|waiter| waiter.end <= end);
+            commit.waiters = waiting;
+            let satisfied: Vec<Waiter> = satisfied;
+            satisfied
+        };
+        for waiter in satisfied {
+            let _ = waiter.wake.send(Ok(()));
+        }
+        Ok(end)
+    }
+
+    /// Runs `action` while no sync does.
+    pub fn between_syncs<T>(&self, action: impl FnOnce() -> T) -> T {
+        let _turn = lock(&self.turn);
+        action()
+    }
+
+    fn sync_files(&self, synced: Offset, end: Offset) -> Result<()> {
+        let segments = self.segments();
+        for (index, segment) in segments.iter().enumerate() {
+            let follows = segments.get(index + 1).map(|next| next.base_offset());
+            if segment.base_offset() < end && follows.is_none_or(|next| next > synced) {
+                segment.sync()?;
+            }
+        }
+        // Files before names: a name that is durable leads to bytes that are.
+        if self.dir_dirty.swap(false, Ordering::AcqRel) {
+            self.sync_dirs()?;
+        }
+        Ok(())
+    }
+
+    fn sync_dirs(&self) -> Result<()> {
+        for dir in [Some(self.dir.as_path()), self.dir.parent()]
+            .into_iter()
+            .flatten()
+        {
+            self.disk
+                .sync_dir(dir)
+                .map_err(|error| Error::io("sync", dir, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Writer only. The log ends at `end` now; whoever waits for more waits for nothing.
+    pub fn cut(&self, end: Offset) {
+        let mut commit = lock(&self.commit);
+        commit.cuts += 1;
+        let start = self.offsets().log_start_offset;
+        self.offsets.send_modify(|offsets| {
+            offsets.log_end_offset = end;
+            offsets.synced_offset = offsets.synced_offset.min(end);
+        });
+        let (lost, waiting) = std::mem::take(&mut commit.waiters)
+            .into_iter()
+            .partition(|waiter| waiter.end > end);
+        commit.waiters = waiting;
+        let lost: Vec<Waiter> = lost;
+        for waiter in lost {
+            let error = Error::OffsetOutOfRange {
+                offset: waiter.end,
+                start,
+                end,
+            };
+            let _ = waiter.wake.send(Err(error));
+        }
+    }
+
+    /// One turn of a sync thread. True where waiters have gathered for another.
+    fn commit_once(&self) -> bool {
+        // A failure has told the waiters, and is logged where it happened.
+        let _ = self.sync();
+        let mut commit = lock(&self.commit);
+        commit.scheduled = !commit.waiters.is_empty();
+        commit.scheduled
+    }
+}
+
+/// Logs that have waiters, and the threads that sync them.
+#[derive(Debug, Default)]
+pub(crate) struct SyncQueue {
+    state: Mutex<Queued>,
+    pushed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queued {
+    logs: VecDeque<Arc<Shared>>,
+    stopped: bool,
+}
+
+impl SyncQueue {
+    fn push(&self, log: Arc<Shared>) {
+        let mut state = lock(&self.state);
+        if state.stopped {
+            drop(state);
+            log.fail_waiters(&Error::Closed);
+            return;
+        }
+        state.logs.push_back(log);
+        self.pushed.notify_one();
+    }
+
+    fn pop(&self) -> Option<Arc<Shared>> {
+        let mut state = lock(&self.state);
+        loop {
+            if let Some(log) = state.logs.pop_front() {
+                return Some(log);
+            }
+            if state.stopped {
+                return None;
+            }
+            state = self
+                .pushed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Syncs logs until [`SyncQueue::stop`], and what is queued then.
+    pub fn run(&self) {
+        while let Some(log) = self.pop() {
+            if log.commit_once() {
+                self.push(log);
+            }
+        }
+    }
+
+    /// Lets the threads end once the queue is empty.
+    pub fn stop(&self) {
+        lock(&self.state).stopped = true;
+        self.pushed.notify_all();
+    }
+}

@@ -1,0 +1,287 @@
+//! The two sparse indexes of a segment, in Kafka's formats. Big-endian.
+//!
+//! | file | entry | bytes |
+//! |---|---|---|
+//! | `.index` | last offset of a batch, relative to the segment's base (u32) · where that batch begins (u32) | 8 |
+//! | `.timeindex` | largest timestamp so far (i64) · last offset of the first batch that has it, relative (u32) | 12 |
+//!
+//! Entries are appended with `pwrite` and read through a map. An index is never longer on disk than
+//! its entries. `written` counts the entries on disk and is the writer's; `readable` counts those
+//! that point below the segment's readable end, which nothing cuts off, and is the readers'.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::map::{Access, MappedFile, Miss, View};
+use crate::disk::{self, Disk};
+use crate::error::{Error, Result};
+
+/// Entries read at once where all of an index is looked at.
+const ENTRIES_PER_CHUNK: usize = 4096;
+
+/// Where a batch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OffsetEntry {
+    /// The batch's last offset, relative to the segment's base.
+    pub relative_offset: u32,
+    /// In the segment's log file.
+    pub position: u32,
+}
+
+/// The largest timestamp at some point of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TimeEntry {
+    /// Milliseconds since the epoch.
+    pub timestamp: i64,
+    /// The last offset of the first batch that has it, relative to the segment's base.
+    pub relative_offset: u32,
+}
+
+/// How an entry lies on disk.
+pub(crate) trait Entry: Copy {
+    /// Bytes.
+    const SIZE: usize;
+    /// Appends the entry's bytes.
+    fn encode(&self, to: &mut Vec<u8>);
+    /// Reads [`Entry::SIZE`] bytes.
+    fn decode(bytes: &[u8]) -> Option<Self>;
+}
+
+impl Entry for OffsetEntry {
+    const SIZE: usize = 8;
+
+    fn encode(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.relative_offset.to_be_bytes());
+        to.extend_from_slice(&self.position.to_be_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (offset, position) = bytes.split_first_chunk::<4>()?;
+        Some(Self {
+            relative_offset: u32::from_be_bytes(*offset),
+            position: u32::from_be_bytes(*position.first_chunk()?),
+        })
+    }
+}
+
+impl Entry for TimeEntry {
+    const SIZE: usize = 12;
+
+    fn encode(&self, to: &mut Vec<u8>) {
+        to.extend_from_slice(&self.timestamp.to_be_bytes());
+        to.extend_from_slice(&self.relative_offset.to_be_bytes());
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (timestamp, offset) = bytes.split_first_chunk::<8>()?;
+        Some(Self {
+            timestamp: i64::from_be_bytes(*timestamp),
+            relative_offset: u32::from_be_bytes(*offset.first_chunk()?),
+        })
+    }
+}
+
+/// One index file.
+#[derive(Debug)]
+pub(crate) struct Index<E> {
+    file: MappedFile,
+    written: AtomicU64,
+    readable: AtomicU64,
+    entry: std::marker::PhantomData<fn() -> E>,
+}
+
+impl<E: Entry> Index<E> {
+    /// A new, empty index.
+    pub fn create(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self> {
+        Ok(Self::over(MappedFile::create(disk, path)?, 0))
+    }
+
+    /// An index that exists. `Err` with `NotFound` where it does not, `CorruptFile` where its size
+    /// is no multiple of an entry's.
+    pub fn open(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self> {
+        let bytes = disk
+            .open(&path, false)
+            .and_then(|file| file.len())
+            .map_err(|error| Error::io("open", &path, &error))?;
+        if bytes % E::SIZE as u64 != 0 {
+            let reason = format!("{bytes} bytes are no multiple of {}", E::SIZE);
+            return Err(Error::CorruptFile { path, reason });
+        }
+        Ok(Self::over(
+            MappedFile::new(disk, path),
+            bytes / E::SIZE as u64,
+        ))
+    }
+
+    fn over(file: MappedFile, entries: u64) -> Self {
+        Self {
+            file,
+            written: AtomicU64::new(entries),
+            readable: AtomicU64::new(0),
+            entry: std::marker::PhantomData,
+        }
+    }
+
+    /// Entries on disk.
+    pub fn written(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// Entries for readers.
+    pub fn readable(&self) -> u64 {
+        self.readable.load(Ordering::Acquire)
+    }
+
+    /// Gives the first `entries` to readers.
+    pub fn publish(&self, entries: u64) {
+        self.readable.store(entries, Ordering::Release);
+    }
+
+    /// Writer only. Appends one entry.
+    pub fn append(&self, entry: &E) -> Result<()> {
+        let mut bytes = Vec::with_capacity(E::SIZE);
+        entry.encode(&mut bytes);
+        let written = self.written();
+        self.file
+            .write_all_at(&[&bytes], written * E::SIZE as u64)?;
+        self.written.store(written + 1, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writer only. Cuts off all but the first `entries`, also of what a failed write left.
+    pub fn truncate(&self, entries: u64) -> Result<()> {
+        self.file.set_len(entries * E::SIZE as u64)?;
+        self.written.store(entries, Ordering::Release);
+        Ok(())
+    }
+
+    /// Writer only, before there are readers: keeps the first `keep` entries and puts `entries`,
+    /// encoded, behind them.
+    pub fn replace_after(&self, keep: u64, entries: &[u8]) -> Result<()> {
+        self.truncate(keep)?;
+        if !entries.is_empty() {
+            self.file.write_all_at(&[entries], keep * E::SIZE as u64)?;
+        }
+        self.written
+            .store(keep + (entries.len() / E::SIZE) as u64, Ordering::Release);
+        Ok(())
+    }
+
+    /// Puts the entries on the device.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync()
+    }
+
+    /// Blocking, through the file: entry `index`.
+    pub fn read(&self, index: u64) -> Result<E> {
+        let mut bytes = vec![0; E::SIZE];
+        let file = self.file.file()?;
+        disk::read_exact_at(file.as_ref(), &mut bytes, index * E::SIZE as u64)
+            .map_err(|error| self.file.io("read", &error))?;
+        E::decode(&bytes).ok_or_else(|| Error::CorruptFile {
+            path: self.file.path().to_owned(),
+            reason: format!("entry {index} cannot be read"),
+        })
+    }
+
+    /// Blocking, through the file: how many of the first entries `keep` holds for, which must be
+    /// some and then none.
+    pub fn count_while(&self, mut keep: impl FnMut(&E) -> bool) -> Result<u64> {
+        let (mut low, mut high) = (0, self.written());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if keep(&self.read(middle)?) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        Ok(low)
+    }
+
+    /// Blocking, through the file: how many of the first entries `keep` holds for, looking at them
+    /// one after another. For entries that may be anything, after a crash.
+    pub fn count_in_order(&self, mut keep: impl FnMut(&E) -> bool) -> Result<u64> {
+        let mut chunk = vec![0; E::SIZE * ENTRIES_PER_CHUNK];
+        let mut counted = 0;
+        let file = self.file.file()?;
+        while counted < self.written() {
+            let read = disk::read_full_at(file.as_ref(), &mut chunk, counted * E::SIZE as u64)
+                .map_err(|error| self.file.io("read", &error))?;
+            for bytes in chunk.get(..read).unwrap_or_default().chunks_exact(E::SIZE) {
+                if !E::decode(bytes).is_some_and(|entry| keep(&entry)) {
+                    return Ok(counted);
+                }
+                counted += 1;
+            }
+            if read < chunk.len() {
+                break;
+            }
+        }
+        Ok(counted.min(self.written()))
+    }
+
+    /// The readable entries, in memory as `access` says. `expected` is the index's size in bytes
+    /// when it will be full.
+    pub fn entries(&self, expected: u64, access: Access) -> Result<Entries<E>, Miss> {
+        let count = self.readable();
+        if count == 0 {
+            return Ok(Entries {
+                view: None,
+                count: 0,
+                entry: std::marker::PhantomData,
+            });
+        }
+        let bytes = count * E::SIZE as u64;
+        let view = self.file.view(bytes, expected)?;
+        view.ensure(0..view.len(), access)?;
+        Ok(Entries {
+            view: Some(view),
+            count,
+            entry: std::marker::PhantomData,
+        })
+    }
+}
+
+/// The readable entries of an index at one moment.
+#[derive(Debug)]
+pub(crate) struct Entries<E> {
+    view: Option<View>,
+    count: u64,
+    entry: std::marker::PhantomData<fn() -> E>,
+}
+
+impl<E: Entry> Entries<E> {
+    /// Entry `index`.
+    pub fn get(&self, index: u64) -> Option<E> {
+        let start = usize::try_from(index).ok()?.checked_mul(E::SIZE)?;
+        E::decode(
+            self.view
+                .as_ref()?
+                .get(start..start.checked_add(E::SIZE)?)?,
+        )
+    }
+
+    /// The last entry.
+    pub fn last(&self) -> Option<E> {
+        self.get(self.count.checked_sub(1)?)
+    }
+
+    /// The last of the first entries for which `holds`, which must be some and then none.
+    pub fn last_where(&self, holds: impl Fn(&E) -> bool) -> Option<E> {
+        let (mut low, mut high) = (0, self.count);
+        let mut found = None;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let entry = self.get(middle)?;
+            if holds(&entry) {
+                found = Some(entry);
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,265 @@
+//! Read-only maps of files that grow.
+//!
+//! What makes a map safe here: only *sealed* bytes are looked at, that is bytes below a length that
+//! the writer has published after it wrote them, which never change and are never cut off while
+//! the file is open. [`View`] carries that length and refuses anything beyond it, so that neither a
+//! page past the end of the file (SIGBUS) nor a byte that is still being written is ever touched.
+//!
+//! A map is made at the first read and may be longer than the file, so that one serves a growing
+//! segment for its whole life. It lives as long as a [`Bytes`] that was cut from it.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use memmap2::{Advice, MmapRaw};
+
+use crate::disk::{Disk, File};
+use crate::error::{Error, Result};
+
+/// Pages asked for in one `mincore`.
+const PAGES_PER_PROBE: usize = 1024;
+
+/// What to do about pages that are not in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Refuse: the caller's thread must not block.
+    Probe,
+    /// Bring them in.
+    Load,
+}
+
+/// Why a look at a map came to nothing.
+#[derive(Debug)]
+pub(crate) enum Miss {
+    /// The pages are not in memory, and the access was [`Access::Probe`].
+    NotResident,
+    /// An error, the same at every access.
+    Failed(Error),
+}
+
+impl From<Error> for Miss {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// A file that is opened and mapped when it is first needed.
+#[derive(Debug)]
+pub(crate) struct MappedFile {
+    disk: Arc<dyn Disk>,
+    path: PathBuf,
+    file: OnceLock<Arc<dyn File>>,
+    map: Mutex<Option<Arc<MmapRaw>>>,
+}
+
+impl MappedFile {
+    /// Nothing is opened yet; the file has to exist when it is needed.
+    pub fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
+        Self {
+            disk,
+            path,
+            file: OnceLock::new(),
+            map: Mutex::new(None),
+        }
+    }
+
+    /// Creates the file, emptied where one was left behind, and keeps it open.
+    pub fn create(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self> {
+        let file = disk
+            .open(&path, true)
+            .map_err(|error| Error::io("open", &path, &error))?;
+        let len = file
+            .len()
+            .map_err(|error| Error::io("stat", &path, &error))?;
+        if len > 0 {
+            file.set_len(0)
+                .map_err(|error| Error::io("truncate", &path, &error))?;
+        }
+        Ok(Self {
+            disk,
+            path,
+            file: OnceLock::from(file),
+            map: Mutex::new(None),
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The open file.
+    pub fn file(&self) -> Result<&Arc<dyn File>> {
+        if let Some(file) = self.file.get() {
+            return Ok(file);
+        }
+        let opened = self
+            .disk
+            .open(&self.path, false)
+            .map_err(|error| self.io("open", &error))?;
+        Ok(self.file.get_or_init(|| opened))
+    }
+
+    /// An error of a call on this file.
+    pub fn io(&self, call: &'static str, error: &std::io::Error) -> Error {
+        Error::io(call, &self.path, error)
+    }
+
+    pub fn write_all_at(&self, bytes: &[&[u8]], position: u64) -> Result<()> {
+        self.file()?
+            .write_all_at(bytes, position)
+            .map_err(|error| self.io("write", &error))
+    }
+
+    pub fn set_len(&self, len: u64) -> Result<()> {
+        self.file()?
+            .set_len(len)
+            .map_err(|error| self.io("truncate", &error))
+    }
+
+    pub fn sync(&self) -> Result<()> {
+        self.file()?.sync().map_err(|error| self.io("sync", &error))
+    }
+
+    /// The first `sealed` bytes. A new map is made `expected` bytes long where that is more, for a
+    /// file that will grow to about that size.
+    pub fn view(&self, sealed: u64, expected: u64) -> Result<View> {
+        let too_long = || Error::CorruptFile {
+            path: self.path.clone(),
+            reason: format!("{sealed} bytes cannot be mapped"),
+        };
+        let len = usize::try_from(sealed).map_err(|_| too_long())?;
+        let mut slot = self.map.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(map) = slot.as_ref().filter(|map| map.len() >= len) {
+            return Ok(View {
+                map: Arc::clone(map),
+                len,
+            });
+        }
+        let file = self.file()?;
+        let generous = usize::try_from(expected).unwrap_or(len).max(len).max(1);
+        // An address space too small for the generous map may still have room for the exact one.
+        let map = file
+            .map(generous)
+            .or_else(|_| file.map(len.max(1)))
+            .map_err(|error| self.io("map", &error))?;
+        let map = Arc::new(map);
+        *slot = Some(Arc::clone(&map));
+        Ok(View { map, len })
+    }
+}
+
+/// The sealed bytes of a file.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    map: Arc<MmapRaw>,
+    len: usize,
+}
+
+impl View {
+    /// Sealed bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Makes sure that a look at `range` does not block, or that it has been waited for.
+    pub fn ensure(&self, range: Range<usize>, access: Access) -> Result<(), Miss> {
+        let range = range.start.min(self.len)..range.end.min(self.len);
+        if range.is_empty() {
+            return Ok(());
+        }
+        match access {
+            Access::Probe if self.is_resident(&range) => Ok(()),
+            Access::Probe => Err(Miss::NotResident),
+            Access::Load => Ok(self.populate(range)?),
+        }
+    }
+
+    /// `range` of the file; `None` where it is not all sealed.
+    pub fn get(&self, range: Range<usize>) -> Option<&[u8]> {
+        if range.start > range.end || range.end > self.len {
+            return None;
+        }
+        // SAFETY: the range is inside of the map (`len <= map.len()`), and inside of the file, as
+        // its first `len` bytes are sealed: written, never changed and never cut off.
+        Some(unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(range.start), range.len()) })
+    }
+
+    /// `range` of the file without a copy; empty where it is not all sealed.
+    pub fn into_bytes(self, range: Range<usize>) -> Bytes {
+        if range.is_empty() || range.end > self.len {
+            return Bytes::new();
+        }
+        Bytes::from_owner(Owned { view: self, range })
+    }
+
+    fn is_resident(&self, range: &Range<usize>) -> bool {
+        let page = page_size();
+        let mut start = range.start / page * page;
+        let mut flags = [0_u8; PAGES_PER_PROBE];
+        while start < range.end {
+            let len = (range.end - start).min(PAGES_PER_PROBE * page);
+            let pages = len.div_ceil(page);
+            // SAFETY: `start..start + len` is inside of the map and `start` is page-aligned;
+            // `flags` has room for one byte per page.
+            let result = unsafe {
+                libc::mincore(
+                    self.map.as_ptr().add(start).cast_mut().cast(),
+                    len,
+                    flags.as_mut_ptr().cast(),
+                )
+            };
+            if result != 0 || flags.iter().take(pages).any(|flag| flag & 1 == 0) {
+                return false;
+            }
+            start += len;
+        }
+        true
+    }
+
+    fn populate(&self, range: Range<usize>) -> Result<()> {
+        let error = match self
+            .map
+            .advise_range(Advice::PopulateRead, range.start, range.len())
+        {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        // A kernel before 5.14 does not know the advice: touch the pages one by one. Anything
+        // else is the device's failure, which a touch would turn into a signal.
+        if error.raw_os_error() != Some(libc::EINVAL) {
+            return Err(Error::io("read", "a mapped log file", &error));
+        }
+        for position in range.clone().step_by(page_size()).chain([range.end - 1]) {
+            if let Some(bytes) = self.get(position..position + 1) {
+                std::hint::black_box(bytes.first().copied());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What keeps a map alive behind a [`Bytes`].
+struct Owned {
+    view: View,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Owned {
+    fn as_ref(&self) -> &[u8] {
+        self.view.get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+fn page_size() -> usize {
+    static PAGE_SIZE: OnceLock<usize> = OnceLock::new();
+    *PAGE_SIZE.get_or_init(|| {
+        // SAFETY: `sysconf` only reads its argument.
+        let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        usize::try_from(size)
+            .ok()
+            .filter(|size| size.is_power_of_two())
+            .unwrap_or(4096)
+    })
+}

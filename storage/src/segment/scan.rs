@@ -1,0 +1,293 @@
+//! Reading a segment's log file from front to back, through the file rather than a map: at start,
+//! when nobody knows yet how much of it is sound.
+
+use crate::Offset;
+use crate::batch::layout;
+use crate::disk;
+use crate::error::{Error, Result};
+
+use super::index::Entry;
+use super::walk::Wanted;
+use super::writer::Tail;
+use super::{BatchHead, Segment};
+
+/// Bytes read at once where whole batches are looked at.
+const SCAN_BUFFER_BYTES: usize = 1 << 20;
+/// Bytes read at once where only headers are.
+const HEAD_BUFFER_BYTES: usize = 8 << 10;
+
+/// Reads headers and checksums from a segment's file. Memory is bounded by its buffer, whatever
+/// lengths the file claims.
+#[derive(Debug)]
+pub(crate) struct BatchReader<'a> {
+    segment: &'a Segment,
+    /// The file's size.
+    len: u64,
+    buffer: Vec<u8>,
+    buffer_bytes: usize,
+    /// Where the buffer's first byte is in the file.
+    start: u64,
+}
+
+impl<'a> BatchReader<'a> {
+    /// For going from header to header.
+    pub fn heads(segment: &'a Segment) -> Self {
+        Self::new(segment, HEAD_BUFFER_BYTES)
+    }
+
+    /// For reading everything.
+    pub fn whole(segment: &'a Segment) -> Self {
+        Self::new(segment, SCAN_BUFFER_BYTES)
+    }
+
+    fn new(segment: &'a Segment, buffer_bytes: usize) -> Self {
+        Self {
+            segment,
+            len: segment.size(),
+            buffer: Vec::new(),
+            buffer_bytes,
+            start: 0,
+        }
+    }
+
+    /// The batch at `position`, which is `< len`, and its header's bytes; or what is wrong there.
+    pub fn head(
+        &mut self,
+        position: u64,
+    ) -> Result<std::result::Result<(BatchHead, [u8; layout::RECORDS]), String>> {
+        let len = self.len;
+        let bytes = self.bytes(position, layout::RECORDS)?;
+        let Ok(header) = <[u8; layout::RECORDS]>::try_from(bytes) else {
+            return Ok(Err(format!("{} bytes are no whole header", bytes.len())));
+        };
+        Ok(BatchHead::parse(&header).and_then(|head| {
+            if head.size > len - position {
+                return Err(format!(
+                    "batch of {} bytes, {} are there",
+                    head.size,
+                    len - position
+                ));
+            }
+            Ok((head, header))
+        }))
+    }
+
+    /// CRC-32C of what `head`'s covers.
+    pub fn crc(&mut self, position: u64, head: &BatchHead) -> Result<u32> {
+        let end = position + head.size;
+        let mut position = position + layout::CRC_COVERS_FROM as u64;
+        let mut crc = 0;
+        while position < end {
+            // Bounded by the buffer's size, so it fits.
+            let wanted = (end - position).min(self.buffer_bytes as u64) as usize;
+            let bytes = self.bytes(position, wanted)?;
+            if bytes.is_empty() {
+                break;
+            }
+            crc = crc32c::crc32c_append(crc, bytes);
+            position += bytes.len() as u64;
+        }
+        Ok(crc)
+    }
+
+    /// Up to `count` bytes from `position`; fewer at the end of the file. `count` is at most the
+    /// buffer's size.
+    fn bytes(&mut self, position: u64, count: usize) -> Result<&[u8]> {
+        let count = (self.len.saturating_sub(position)).min(count as u64);
+        let buffered = self.start..self.start + self.buffer.len() as u64;
+        if position < buffered.start || position + count > buffered.end {
+            let fill = (self.len.saturating_sub(position)).min(self.buffer_bytes as u64) as usize;
+            self.buffer.resize(fill, 0);
+            let log = &self.segment.log;
+            let read = disk::read_full_at(log.file()?.as_ref(), &mut self.buffer, position)
+                .map_err(|error| log.io("read", &error))?;
+            self.buffer.truncate(read);
+            self.start = position;
+        }
+        let from = (position - self.start) as usize;
+        let to = (from + count as usize).min(self.buffer.len());
+        Ok(self.buffer.get(from..to).unwrap_or_default())
+    }
+}
+
+/// How to scan.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scan {
+    /// Where to begin: a batch's first byte.
+    pub position: u64,
+    /// The offset that the batch there has, at least.
+    pub next_offset: Offset,
+    /// What the batches before came to.
+    pub tail: Tail,
+    /// Check each batch's CRC.
+    pub check_crc: bool,
+    /// `index.interval.bytes`.
+    pub index_interval_bytes: u64,
+}
+
+/// What a scan found.
+#[derive(Debug)]
+pub(crate) struct Scanned {
+    /// Where the sound batches end.
+    pub end_position: u64,
+    /// The offset after them.
+    pub next_offset: Offset,
+    /// What the batches came to.
+    pub tail: Tail,
+    /// Why the scan ended before the end of the file.
+    pub damage: Option<String>,
+    /// Entries for the offset index, encoded.
+    pub offset_entries: Vec<u8>,
+    /// Entries for the time index, encoded.
+    pub time_entries: Vec<u8>,
+    /// Leader epochs and the first offset seen under each.
+    pub epochs: Vec<(i32, Offset)>,
+}
+
+impl Segment {
+    /// Walks the file from `scan.position` to its end or to the first damage. `progress` is told
+    /// of the bytes as they go by.
+    pub fn scan(&self, scan: &Scan, mut progress: impl FnMut(u64)) -> Result<Scanned> {
+        let mut scanned = Scanned {
+            end_position: scan.position,
+            next_offset: scan.next_offset,
+            tail: scan.tail,
+            damage: None,
+            offset_entries: Vec::new(),
+            time_entries: Vec::new(),
+            epochs: Vec::new(),
+        };
+        let mut reader = if scan.check_crc {
+            BatchReader::whole(self)
+        } else {
+            BatchReader::heads(self)
+        };
+        while scanned.end_position < self.size() {
+            let position = scanned.end_position;
+            let head = match reader.head(position)? {
+                Ok((head, _)) => head,
+                Err(reason) => {
+                    scanned.damage = Some(reason);
+                    break;
+                }
+            };
+            if let Some(reason) = self.misplaced(&head, scanned.next_offset) {
+                scanned.damage = Some(reason);
+                break;
+            }
+            if scan.check_crc {
+                let crc = reader.crc(position, &head)?;
+                if crc != head.crc {
+                    scanned.damage = Some(format!(
+                        "crc is {:#010x}, of the bytes {crc:#010x}",
+                        head.crc
+                    ));
+                    break;
+                }
+            }
+            let entries =
+                scanned
+                    .tail
+                    .note(self.base_offset, &head, position, scan.index_interval_bytes);
+            if let Some(entry) = entries.offset {
+                entry.encode(&mut scanned.offset_entries);
+            }
+            if let Some(entry) = entries.time {
+                entry.encode(&mut scanned.time_entries);
+            }
+            if scanned
+                .epochs
+                .last()
+                .is_none_or(|(epoch, _)| *epoch < head.leader_epoch)
+            {
+                scanned.epochs.push((head.leader_epoch, head.base_offset));
+            }
+            scanned.end_position += head.size;
+            scanned.next_offset = head.next_offset();
+            progress(head.size);
+        }
+        Ok(scanned)
+    }
+
+    /// Blocking, through the file: the first batch that ends at or after `offset`.
+    pub fn seek(&self, offset: Offset) -> Result<Option<(u64, BatchHead)>> {
+        let base_offset = self.base_offset;
+        let before = self
+            .offset_index
+            .count_while(|entry| base_offset + i64::from(entry.relative_offset) <= offset)?;
+        let mut position = match before.checked_sub(1) {
+            Some(index) => u64::from(self.offset_index.read(index)?.position),
+            None => 0,
+        };
+        let mut reader = BatchReader::heads(self);
+        while position < self.size() {
+            let (head, _) = reader
+                .head(position)?
+                .map_err(|reason| self.corrupt(position, reason))?;
+            if head.last_offset >= offset {
+                return Ok(Some((position, head)));
+            }
+            position += head.size;
+        }
+        Ok(None)
+    }
+
+    /// Blocking, through the file: where a batch begins at or after `offset`, or the segment ends.
+    /// An error where `offset` is inside of a batch.
+    pub fn position_of(&self, offset: Offset) -> Result<u64> {
+        match self.seek(offset)? {
+            None => Ok(self.size()),
+            Some((position, head)) if head.base_offset >= offset => Ok(position),
+            Some((_, head)) => Err(Error::InvalidRecord(format!(
+                "offset {offset} is inside of the batch {}..={}",
+                head.base_offset, head.last_offset
+            ))),
+        }
+    }
+
+    /// Blocking, through the file: a copy of the batches wanted.
+    pub fn copy(&self, wanted: &Wanted) -> Result<Vec<u8>> {
+        let Some((start, first)) = self.seek(wanted.offset)? else {
+            return Ok(Vec::new());
+        };
+        let mut reader = BatchReader::heads(self);
+        let mut end = start;
+        let mut next = Some(first);
+        while let Some(head) = next {
+            let fits = end - start + head.size <= wanted.max_bytes;
+            let first = end == start && wanted.at_least_one;
+            if !(fits || first) || head.last_offset >= wanted.limit {
+                break;
+            }
+            end += head.size;
+            next = match end < self.size() {
+                true => Some(
+                    reader
+                        .head(end)?
+                        .map_err(|reason| self.corrupt(end, reason))?
+                        .0,
+                ),
+                false => None,
+            };
+        }
+        // Bounded by the file's size, as every batch counted is there.
+        let mut records = vec![0; (end - start) as usize];
+        disk::read_exact_at(self.log.file()?.as_ref(), &mut records, start)
+            .map_err(|error| self.log.io("read", &error))?;
+        Ok(records)
+    }
+
+    /// Why a batch cannot be where offsets have come to `next_offset`.
+    fn misplaced(&self, head: &BatchHead, next_offset: Offset) -> Option<String> {
+        if head.base_offset < next_offset {
+            return Some(format!("offset {} after {next_offset}", head.base_offset));
+        }
+        if head.last_offset - self.base_offset > i64::from(i32::MAX) {
+            return Some(format!(
+                "offset {} is too far from the base",
+                head.last_offset
+            ));
+        }
+        None
+    }
+}

@@ -1,0 +1,9 @@
+//! The log from the outside: on real files, and on a disk that fails when it is told to.
+
+mod append_and_read;
+mod commit;
+mod derived;
+mod fixture;
+mod folder;
+mod restart;
+mod timestamps;
