@@ -63,9 +63,9 @@ impl Config {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let mut config = deserialize(text, path)?;
         config.base_dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        let refused = |key: String, at: Option<usize>, reason: String| {
+        let refused = |key: String, reason: String| {
             let (span, value) = locate(text, &key);
-            let line = line(text, at.unwrap_or(span.start));
+            let line = line(text, span.start);
             Err(ConfigError::Refused {
                 file: path.to_owned(),
                 line,
@@ -75,10 +75,10 @@ impl Config {
             })
         };
         if let Err(problem) = config.check() {
-            return refused(problem.key, None, problem.reason);
+            return refused(problem.key, problem.reason);
         }
         if let Err(error) = config.check_models() {
-            return refused(error.key, Some(error.span.start), error.problem.to_string());
+            return refused(error.key, error.problem.to_string());
         }
         Ok(config)
     }
@@ -95,7 +95,11 @@ fn deserialize(text: &str, path: &Path) -> Result<Config, ConfigError> {
     let deserializer =
         toml::Deserializer::parse(text).map_err(|error| refused(&error, String::new()))?;
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
-        let key = error.path().to_string();
+        // A segment that is in no file: how spanned values are read.
+        let key = error
+            .path()
+            .to_string()
+            .replace(".$__serde_spanned_private_value", "");
         // "." is the whole file; "?" stands for a key that was not read to its end.
         let key = key.trim_end_matches('?').trim_end_matches('.').to_owned();
         refused(error.inner(), key)

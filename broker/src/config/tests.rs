@@ -1,3 +1,5 @@
+use inference::spec::ModelTopicSpec;
+
 use super::*;
 
 fn refusal(text: &str) -> String {
@@ -42,6 +44,80 @@ fn the_documented_file_has_every_key_with_its_default() {
         }
         assert_eq!(written.len(), known.len());
     }
+}
+
+#[test]
+fn the_examples_of_the_documented_file_are_legal() {
+    let text = include_str!("../../../config/milena.toml");
+    let examples: String = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("#| "))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let config = deserialize(&examples, Path::new("milena.toml")).expect("legal");
+    assert_eq!(config.check(), Ok(()));
+    assert_eq!(config.topic.len(), 1);
+    assert_eq!(config.model.len(), 2);
+    // What is shown as a default is one.
+    let shown = config.model_topic.first().expect("an example").get_ref();
+    let least = "[[model_topic]]\nname = \"transactions.scored\"\ninput = \"transactions\"\nmodel = \"fraud\"\n";
+    let least = deserialize(least, Path::new("milena.toml")).expect("legal");
+    let least = least
+        .model_topic
+        .first()
+        .expect("the same")
+        .get_ref()
+        .clone();
+    assert_eq!(shown.dead_letter_topic(), least.dead_letter_topic());
+    let without_dlq = |mut spec: ModelTopicSpec| {
+        spec.on_error.dlq = None;
+        spec
+    };
+    assert_eq!(without_dlq(shown.clone()), without_dlq(least));
+}
+
+#[test]
+fn models_are_checked_with_line_and_value() {
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let good = folder.path().join("m");
+    std::fs::create_dir(&good).expect("a folder");
+    std::fs::write(good.join("config.json"), "{}").expect("a file");
+    let model = "[[model]]\nname = \"m\"\nsource = \"m\"\n";
+    let topic = |name: &str, input: &str| {
+        format!("[[model_topic]]\nname = \"{name}\"\ninput = \"{input}\"\nmodel = \"m\"\n")
+    };
+    for (text, expected) in [
+        (
+            "[[model]]\nname = \"m\"\nsource = \"nowhere\"\n".to_owned(),
+            "3: model[0].source = \"nowhere\": ",
+        ),
+        (
+            format!("{model}sorce = 1\n"),
+            "4: model[0].sorce: unknown field `sorce`",
+        ),
+        (
+            format!("{model}{}", topic("out", "in").replace("\"m\"", "\"n\"")),
+            "7: model_topic[0].model = \"n\": there is no model \"n\"",
+        ),
+        (
+            format!("{model}{}state = {{}}\n", topic("out", "in")),
+            "8: model_topic[0].state: unknown field `state`",
+        ),
+        (
+            format!("{model}{}{}", topic("a", "b"), topic("b", "a")),
+            "10: model_topic[1].input = \"a\": model topics feed themselves: a -> b -> a",
+        ),
+    ] {
+        let path = folder.path().join("milena.toml");
+        let error = Config::parse(&text, &path)
+            .expect_err("refused")
+            .to_string();
+        let expected = format!("{}:{expected}", path.display());
+        assert!(error.starts_with(&expected), "{error}\nis not\n{expected}");
+    }
+    let text = format!("{model}{}{}", topic("a", "in"), topic("b", "a"));
+    let path = folder.path().join("milena.toml");
+    assert!(Config::parse(&text, &path).is_ok());
 }
 
 #[test]
