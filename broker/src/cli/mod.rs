@@ -1,6 +1,7 @@
 //! The `milena` command.
 //!
 //! - `milena serve [--config FILE]`: the broker, until SIGTERM or SIGINT;
+//! - `milena quickstart`: a broker, a trained model topic and live traffic;
 //! - `milena check FILE`: refuses what `serve` would refuse, without starting anything.
 //!
 //! The exit code is 0, 1 where the command failed (the reason is on standard error), or 2 where it
@@ -13,6 +14,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Config;
 
+mod quickstart;
 mod serve;
 
 /// A Kafka-compatible log broker that runs machine-learning models on records as they arrive.
@@ -31,6 +33,8 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
+    /// Run a broker with a fraud model and live traffic, and show what comes out
+    Quickstart(quickstart::QuickstartArguments),
     /// Check a configuration file
     Check {
         /// The configuration
@@ -42,6 +46,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Serve { config } => serve::run(config.as_deref()),
+        Command::Quickstart(arguments) => quickstart::run(arguments),
         Command::Check { file } => check(&file),
     };
     match done {

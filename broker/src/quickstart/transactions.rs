@@ -358,3 +358,32 @@ fn shape(style: Style, random: &mut Random) -> Shape {
 fn cents(amount: f64) -> f64 {
     (amount * 100.0).round() / 100.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seed_and_index_make_the_transaction() {
+        let json = |seed, index| {
+            let labelled = transaction(seed, index, FRAUD_RATE, 1000);
+            serde_json::to_string(&labelled.transaction).unwrap()
+        };
+        // As it is on every machine.
+        assert_eq!(json(1, 0), GOLDEN);
+        assert_ne!(json(1, 1), json(2, 1));
+    }
+
+    const GOLDEN: &str = concat!(
+        r#"{"tx_id":"t-000000000","customer_id":"c-08531","ts":1000,"amount":1.13,"#,
+        r#""currency":"EUR","merchant":{"category":"digital","country":"DE"},"#,
+        r#""card_present":false,"hour":23,"country":"DE","n_last_hour":1,"#,
+        r#""amount_vs_mean":0.04,"account_age_days":1420,"distance_km":6.4}"#
+    );
+
+    #[test]
+    fn fraud_is_as_rare_as_asked() {
+        let fraud = (0..50_000).filter(|&index| transaction(3, index, 0.1, 0).fraud);
+        assert!((4_700..5_300).contains(&fraud.count()));
+    }
+}
