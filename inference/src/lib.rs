@@ -2,9 +2,10 @@
 //!
 //! - [`spec`]: what the user writes under `[[model]]` and `[[model_topic]]`;
 //! - [`model`]: one file per architecture, and the model's folder on disk;
+//! - [`feature`]: a record's fields to the model's row;
 //! - [`codec`]: bytes of a record to a row, and logits to bytes;
 //! - [`engine`]: the batching queue and the worker threads that own models;
-//! - [`feature`]: a record's fields to the model's row;
+//! - [`task`]: records in, outputs and positions out, committed together;
 //! - [`stream_log`]: the trait that the runtime reads from and commits to.
 
 pub mod codec;
@@ -13,3 +14,4 @@ pub mod feature;
 pub mod model;
 pub mod spec;
 pub mod stream_log;
+pub mod task;

@@ -1,6 +1,6 @@
 //! The batching queue: batches, what is bisected out of them, and how it ends.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ const PANICS: f32 = 667.0;
 /// Doubles each number; fails on some; notes the sizes of its batches.
 struct Double {
     sizes: Arc<Mutex<Vec<usize>>>,
-    gate: Arc<Mutex<()>>,
+    shut: Arc<AtomicBool>,
     replicas: Arc<AtomicUsize>,
 }
 
@@ -32,7 +32,9 @@ impl Model for Double {
     }
     fn infer(&mut self, rows: &Rows) -> Result<Rows, InferError> {
         self.sizes.lock().unwrap().push(rows.len());
-        drop(self.gate.lock().unwrap_or_else(|gate| gate.into_inner()));
+        while self.shut.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         assert!(
             !rows.values().contains(&PANICS),
             "a number that I can't bear"
@@ -47,7 +49,7 @@ impl Model for Double {
         self.replicas.fetch_add(1, Ordering::Relaxed);
         Box::new(Self {
             sizes: Arc::clone(&self.sizes),
-            gate: Arc::clone(&self.gate),
+            shut: Arc::clone(&self.shut),
             replicas: Arc::clone(&self.replicas),
         })
     }
@@ -56,14 +58,14 @@ impl Model for Double {
 struct Fixture {
     engine: Engine,
     sizes: Arc<Mutex<Vec<usize>>>,
-    gate: Arc<Mutex<()>>,
+    shut: Arc<AtomicBool>,
     replicas: Arc<AtomicUsize>,
 }
 
 fn fixture(config: EngineConfig) -> Fixture {
-    let (sizes, gate) = (
+    let (sizes, shut) = (
         Arc::<Mutex<Vec<usize>>>::default(),
-        Arc::<Mutex<()>>::default(),
+        Arc::<AtomicBool>::default(),
     );
     let replicas = Arc::new(AtomicUsize::new(0));
     let model = LoadedModel {
@@ -75,14 +77,14 @@ fn fixture(config: EngineConfig) -> Fixture {
         card: Arc::new(ModelCard::parse(CARD.as_bytes()).unwrap()),
         model: Box::new(Double {
             sizes: Arc::clone(&sizes),
-            gate: Arc::clone(&gate),
+            shut: Arc::clone(&shut),
             replicas: Arc::clone(&replicas),
         }),
     };
     Fixture {
         engine: Engine::start(model, config).unwrap(),
         sizes,
-        gate,
+        shut,
         replicas,
     }
 }
@@ -101,10 +103,10 @@ async fn puts_together_what_waits() {
     let Fixture {
         engine,
         sizes,
-        gate,
+        shut,
         ..
     } = fixture(EngineConfig::default());
-    let held = gate.lock().unwrap();
+    shut.store(true, Ordering::Release);
     let first = engine.submit(rows(&[1.0]), LIMITS).await.unwrap();
     while sizes.lock().unwrap().is_empty() {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -115,7 +117,7 @@ async fn puts_together_what_waits() {
         let values: Vec<f32> = (0..10).map(|i| (number * 10 + i) as f32).collect();
         waiting.push(engine.submit(rows(&values), LIMITS).await.unwrap());
     }
-    drop(held);
+    shut.store(false, Ordering::Release);
     assert_eq!(first.wait().await.unwrap().logits.values(), [2.0]);
     for (number, pending) in waiting.into_iter().enumerate() {
         let inferred = pending.wait().await.unwrap();
@@ -154,18 +156,18 @@ async fn waits_no_longer_than_asked() {
 async fn bisects_failures_and_panics_out_of_a_batch() {
     let Fixture {
         engine,
-        gate,
+        shut,
         replicas,
         ..
     } = fixture(EngineConfig::default());
-    let held = gate.lock().unwrap();
+    shut.store(true, Ordering::Release);
     let blocker = engine.submit(rows(&[0.0]), LIMITS).await.unwrap();
     let good = engine.submit(rows(&[1.0, 2.0]), LIMITS).await.unwrap();
     let bad = engine
         .submit(rows(&[3.0, FAILS, 4.0, PANICS, 5.0, f32::MAX]), LIMITS)
         .await
         .unwrap();
-    drop(held);
+    shut.store(false, Ordering::Release);
     blocker.wait().await.unwrap();
     let good = good.wait().await.unwrap();
     assert_eq!(good.logits.values(), [2.0, 4.0]);
@@ -193,17 +195,17 @@ async fn bisects_failures_and_panics_out_of_a_batch() {
 
 #[tokio::test]
 async fn makes_submitters_wait_for_room() {
-    let Fixture { engine, gate, .. } = fixture(EngineConfig {
+    let Fixture { engine, shut, .. } = fixture(EngineConfig {
         workers: 1,
         queue_rows: 10,
     });
-    let held = gate.lock().unwrap();
+    shut.store(true, Ordering::Release);
     let first = engine.submit(rows(&[1.0; 10]), LIMITS).await.unwrap();
     let second = engine.submit(rows(&[1.0; 1]), LIMITS);
     tokio::pin!(second);
     let early = tokio::time::timeout(Duration::from_millis(50), &mut second).await;
     assert!(early.is_err(), "a full queue took more");
-    drop(held);
+    shut.store(false, Ordering::Release);
     first.wait().await.unwrap();
     second.await.unwrap().wait().await.unwrap();
     // More than there is room for goes alone.

@@ -26,8 +26,8 @@ mod duration;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
 pub use toml::Spanned;
 
 pub use check::{Problem, SpecError, check};
@@ -146,7 +146,7 @@ impl ModelSpec {
 }
 
 /// `[[model_topic]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelTopicSpec {
     /// The derived topic.
@@ -230,6 +230,12 @@ impl ModelTopicSpec {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Inputs(pub Vec<Spanned<String>>);
 
+impl Serialize for Inputs {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
 impl<'de> Deserialize<'de> for Inputs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct OneOrMany;
@@ -257,7 +263,7 @@ impl<'de> Deserialize<'de> for Inputs {
 }
 
 /// How records are read and written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CodecSpec {
     /// Of the inputs.
@@ -267,7 +273,7 @@ pub struct CodecSpec {
 }
 
 /// A record's format.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Codec {
     /// A JSON object.
@@ -278,7 +284,7 @@ pub enum Codec {
 }
 
 /// Where a model topic starts when it has no position yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
     /// The first record there is.
@@ -289,7 +295,7 @@ pub enum Start {
 }
 
 /// How often an input's output appears.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Guarantee {
     /// Once.
@@ -298,7 +304,7 @@ pub enum Guarantee {
 }
 
 /// What an output is beside its value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutputSpec {
     /// Its key.
@@ -308,7 +314,7 @@ pub struct OutputSpec {
 }
 
 /// An output's key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputKey {
     /// The input record's.
@@ -317,7 +323,7 @@ pub enum OutputKey {
 }
 
 /// An output's headers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputHeaders {
     /// Where it came from, and what made it.
@@ -328,7 +334,7 @@ pub enum OutputHeaders {
 }
 
 /// How records are put together.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchSpec {
     /// Most records of a batch.
@@ -348,7 +354,7 @@ impl Default for BatchSpec {
 }
 
 /// What becomes of a record that fails.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OnErrorSpec {
     /// Where it can't be read.
@@ -360,7 +366,7 @@ pub struct OnErrorSpec {
 }
 
 /// What becomes of a record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
     /// It is left out.

@@ -72,6 +72,7 @@ struct Disk {
     outputs: BTreeMap<(OutputTopic, i32), Vec<Output>>,
     tasks: BTreeMap<Task, TaskState>,
     faults: VecDeque<CommitFault>,
+    fenced: BTreeSet<Task>,
     /// Of the newest handle.
     epoch: u64,
     commits: u64,
@@ -116,6 +117,7 @@ impl MemoryTopics {
                     outputs: BTreeMap::new(),
                     tasks: BTreeMap::new(),
                     faults: VecDeque::new(),
+                    fenced: BTreeSet::new(),
                     epoch: 0,
                     commits: 0,
                 }),
@@ -192,6 +194,11 @@ impl MemoryTopics {
     /// How many commits took effect.
     pub fn commits(&self) -> u64 {
         self.shared.disk().commits
+    }
+
+    /// Makes a task another's: no commit with it is taken any more.
+    pub fn fence(&self, task: Task) {
+        self.shared.disk().fenced.insert(task);
     }
 
     /// Lets a coming commit fail; several do so in turn.
@@ -371,6 +378,14 @@ impl StreamLog for MemoryLog {
         if disk.epoch != self.epoch {
             let tasks = commits.iter().map(|commit| commit.task).collect();
             return Err(CommitError::Fenced(tasks));
+        }
+        let fenced: Vec<Task> = commits
+            .iter()
+            .map(|commit| commit.task)
+            .filter(|task| disk.fenced.contains(task))
+            .collect();
+        if !fenced.is_empty() {
+            return Err(CommitError::Fenced(fenced));
         }
         let fault = disk.faults.pop_front();
         match fault {

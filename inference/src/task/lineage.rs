@@ -1,0 +1,139 @@
+//! Where an output came from: headers of derived records and of dead letters.
+//!
+//! Derived records have, as UTF-8 texts, `milena.source.topic`, `milena.source.partition`,
+//! `milena.source.offset`, `milena.model`, `milena.model.version`, `milena.model.sha256` (of the weights)
+//! and `milena.config.sha256` (of the model topic's config and the model's card). Dead letters have the
+//! original's headers, and then `stage` (`decode` or `infer`), `reason`, and `source`
+//! (`topic/partition/offset`).
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+
+use crate::engine::Engine;
+use crate::spec::{ModelTopicSpec, OutputHeaders};
+use crate::stream_log::{Header, InputRecord, Task};
+
+/// Longest reason in a dead letter, in bytes.
+const MAX_REASON_BYTES: usize = 1024;
+
+/// Makes the headers of outputs.
+pub(super) struct Lineage {
+    with_headers: bool,
+    inputs: Vec<Bytes>,
+    model: Bytes,
+    version: Bytes,
+    sha256: Bytes,
+    config_sha256: Bytes,
+}
+
+impl Lineage {
+    pub(super) fn new(spec: &ModelTopicSpec, engine: &Engine, inputs: &Arc<[String]>) -> Self {
+        let text = |text: &String| Bytes::from(text.clone());
+        let info = engine.info();
+        Self {
+            with_headers: spec.output.headers == OutputHeaders::Lineage,
+            inputs: inputs.iter().map(text).collect(),
+            model: text(&info.name),
+            version: text(&info.version),
+            sha256: text(&info.sha256),
+            config_sha256: Bytes::from(config_sha256(spec, engine)),
+        }
+    }
+
+    /// Of a derived record. Texts are written into `buffer`.
+    pub(super) fn derived(
+        &self,
+        task: Task,
+        input: usize,
+        record: &InputRecord,
+        buffer: &mut BytesMut,
+    ) -> Vec<Header> {
+        if !self.with_headers {
+            return Vec::new();
+        }
+        let header = |key: &'static str, value: Bytes| Header {
+            key: Bytes::from_static(key.as_bytes()),
+            value: Some(value),
+        };
+        vec![
+            header("milena.source.topic", self.input(input)),
+            header(
+                "milena.source.partition",
+                number(task.partition.into(), buffer),
+            ),
+            header("milena.source.offset", number(record.offset, buffer)),
+            header("milena.model", self.model.clone()),
+            header("milena.model.version", self.version.clone()),
+            header("milena.model.sha256", self.sha256.clone()),
+            header("milena.config.sha256", self.config_sha256.clone()),
+        ]
+    }
+
+    /// Of a dead letter.
+    pub(super) fn dead_letter(
+        &self,
+        task: Task,
+        input: usize,
+        record: &InputRecord,
+        stage: &'static str,
+        reason: &str,
+    ) -> Vec<Header> {
+        let topic = self.input(input);
+        let source = format!(
+            "{}/{}/{}",
+            String::from_utf8_lossy(&topic),
+            task.partition,
+            record.offset
+        );
+        let reason = shortened(reason);
+        let header = |key: &'static str, value: Bytes| Header {
+            key: Bytes::from_static(key.as_bytes()),
+            value: Some(value),
+        };
+        let mut headers = record.headers.clone();
+        headers.extend([
+            header("stage", Bytes::from_static(stage.as_bytes())),
+            header("reason", Bytes::copy_from_slice(reason.as_bytes())),
+            header("source", Bytes::from(source)),
+        ]);
+        headers
+    }
+
+    fn input(&self, input: usize) -> Bytes {
+        self.inputs.get(input).cloned().unwrap_or_default()
+    }
+}
+
+fn shortened(reason: &str) -> &str {
+    let longest = reason.len().min(MAX_REASON_BYTES);
+    let end = (0..=longest)
+        .rev()
+        .find(|&end| reason.is_char_boundary(end));
+    let end = end.unwrap_or(0);
+    reason.get(..end).unwrap_or(reason)
+}
+
+fn number(number: i64, buffer: &mut BytesMut) -> Bytes {
+    // A growing buffer does not fail.
+    let _ = write!(buffer, "{number}");
+    buffer.split().freeze()
+}
+
+/// Two model topics that would make the same of a record have the same.
+fn config_sha256(spec: &ModelTopicSpec, engine: &Engine) -> String {
+    let mut hash = Sha256::new();
+    for part in [
+        serde_json::to_vec(spec),
+        serde_json::to_vec(&**engine.card()),
+    ] {
+        hash.update(part.unwrap_or_default());
+        hash.update([0]);
+    }
+    hash.finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}

@@ -1,0 +1,149 @@
+//! From what a poll tells to rows for the engine, with the bad records set aside.
+
+use crate::codec::Decoder;
+use crate::engine::{BatchLimits, Engine, EngineError, Inferred};
+use crate::model::Rows;
+use crate::stream_log::{InputRecord, Task};
+
+/// What a record weighs in memory beside its bytes, and its output with its headers, about.
+const RECORD_OVERHEAD_BYTES: usize = 1024;
+
+/// What becomes of a record.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// Its value is null: passed on.
+    Tombstone,
+    /// It is the next of the rows.
+    Row,
+    /// It can't be read.
+    Undecodable(String),
+}
+
+/// Records of one input of one task.
+pub(super) struct Part {
+    pub(super) task: Task,
+    /// Of the task when they were read: work of another generation is dropped.
+    pub(super) generation: u64,
+    pub(super) input: usize,
+    pub(super) records: Vec<(InputRecord, Step)>,
+    /// The position after them.
+    pub(super) next: i64,
+}
+
+/// What one poll gave, decoded.
+pub(super) struct Prepared {
+    pub(super) parts: Vec<Part>,
+    /// Of all parts, in their order.
+    pub(super) rows: Rows,
+    /// In memory, about.
+    pub(super) bytes: usize,
+}
+
+impl Prepared {
+    pub(super) fn new(width: usize) -> Self {
+        Self {
+            parts: Vec::new(),
+            rows: Rows::new(width),
+            bytes: 0,
+        }
+    }
+
+    /// Decodes records.
+    pub(super) fn push(&mut self, decoder: &Decoder, records: Vec<InputRecord>, mut part: Part) {
+        part.records.reserve(records.len());
+        for record in records {
+            self.bytes += weight(&record);
+            let step = match &record.value {
+                None => Step::Tombstone,
+                Some(value) => match decoder.decode(value, self.rows.values_mut()) {
+                    Ok(()) => Step::Row,
+                    Err(error) => Step::Undecodable(error.to_string()),
+                },
+            };
+            part.records.push((record, step));
+        }
+        self.parts.push(part);
+    }
+}
+
+fn weight(record: &InputRecord) -> usize {
+    let length = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, bytes::Bytes::len);
+    RECORD_OVERHEAD_BYTES + length(&record.key) + length(&record.value)
+}
+
+/// Gives rows to the engine, in submissions of at most `max_records`, and waits for all answers.
+pub(super) async fn infer(
+    engine: Engine,
+    rows: Rows,
+    limits: BatchLimits,
+) -> Result<Vec<Inferred>, EngineError> {
+    let count = rows.len();
+    if count <= limits.max_records {
+        return match count {
+            0 => Ok(Vec::new()),
+            _ => Ok(vec![engine.submit(rows, limits).await?.wait().await?]),
+        };
+    }
+    let mut pending = Vec::with_capacity(count.div_ceil(limits.max_records));
+    for start in (0..count).step_by(limits.max_records) {
+        let some = rows.slice(start..count.min(start + limits.max_records));
+        pending.push(engine.submit(some, limits).await?);
+    }
+    let mut answers = Vec::with_capacity(pending.len());
+    for answer in pending {
+        answers.push(answer.wait().await?);
+    }
+    Ok(answers)
+}
+
+/// The answers of one [`infer`], row by row.
+pub(super) struct Answers {
+    answers: std::vec::IntoIter<Inferred>,
+    current: Option<Inferred>,
+    row: usize,
+    failure: usize,
+}
+
+/// What the model made of a row.
+pub(super) enum Answer<'a> {
+    Logits(&'a [f32]),
+    Failed(&'a str),
+}
+
+impl Answers {
+    pub(super) fn new(answers: Vec<Inferred>) -> Self {
+        Self {
+            answers: answers.into_iter(),
+            current: None,
+            row: 0,
+            failure: 0,
+        }
+    }
+
+    /// Of the next row.
+    pub(super) fn next(&mut self) -> Answer<'_> {
+        while self
+            .current
+            .as_ref()
+            .is_none_or(|current| self.row >= current.logits.len())
+        {
+            self.current = self.answers.next();
+            (self.row, self.failure) = (0, 0);
+            if self.current.is_none() {
+                break;
+            }
+        }
+        let row = self.row;
+        self.row += 1;
+        match &self.current {
+            None => Answer::Failed("the model gave no answer"),
+            Some(current) => match current.failed.get(self.failure) {
+                Some(failed) if failed.row == row => {
+                    self.failure += 1;
+                    Answer::Failed(&failed.reason)
+                }
+                _ => Answer::Logits(current.logits.row(row)),
+            },
+        }
+    }
+}

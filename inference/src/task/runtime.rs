@@ -1,0 +1,554 @@
+//! The loop of a model topic.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::MissedTickBehavior;
+
+use super::commit::{Backoff, commit};
+use super::lineage::Lineage;
+use super::measure::{self, Measures};
+use super::outputs::OutputMaker;
+use super::prepare::{Answers, Part, Prepared, infer};
+use super::{MAX_WAITING_BYTES, POLL_BYTES, Shared, State};
+use crate::codec::{Decoder, OutputEncoder};
+use crate::engine::{BatchLimits, Engine, EngineError, Inferred};
+use crate::spec::ModelTopicSpec;
+use crate::stream_log::{
+    Commit, CommitError, Error, Event, Output, OutputTopic, Positions, StateSink, StreamLog, Task,
+};
+
+/// Polls whose rows may be with the engine at a time.
+const MAX_INFERRING: usize = 4;
+/// How often lag is measured.
+const LAG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A task's work that is ready and not in a commit yet.
+#[derive(Default)]
+struct TaskWork {
+    /// Goes up whenever work is dropped.
+    generation: u64,
+    outputs: Vec<Output>,
+    positions: Positions,
+    /// How many records the positions moved over.
+    records: u64,
+}
+
+struct Inferring {
+    parts: Vec<Part>,
+    bytes: usize,
+    answers: JoinHandle<Result<Vec<Inferred>, EngineError>>,
+}
+
+struct Committing {
+    commits: Arc<[Commit]>,
+    /// By task, when it was begun.
+    generations: BTreeMap<Task, u64>,
+    records: u64,
+    bytes: usize,
+    started: Instant,
+    result: JoinHandle<Result<(), CommitError>>,
+}
+
+pub(super) struct Runtime<L> {
+    spec: Arc<ModelTopicSpec>,
+    engine: Engine,
+    log: Arc<L>,
+    shared: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+    decoder: Decoder,
+    maker: OutputMaker,
+    measures: Measures,
+    tasks: BTreeMap<Task, TaskWork>,
+    next_generation: u64,
+    inferring: VecDeque<Inferring>,
+    committing: Option<Committing>,
+    /// Of outputs that are ready and not in a commit yet.
+    ready_bytes: usize,
+    poll_backoff: Backoff,
+    poll_after: Option<tokio::time::Instant>,
+    /// Set where it has to halt once what is ready is committed.
+    halting: Option<String>,
+}
+
+/// What happens next.
+enum Turn {
+    Stop,
+    Committed(Result<Result<(), CommitError>, JoinError>),
+    Inferred(Result<Result<Vec<Inferred>, EngineError>, JoinError>),
+    Polled(Result<Vec<Event>, Error>),
+    MeasureLag,
+    PollAgain,
+}
+
+/// Why the loop ends.
+enum End {
+    Stopped,
+    Halted(String),
+}
+
+impl<L: StreamLog> Runtime<L> {
+    pub(super) fn new(
+        spec: Arc<ModelTopicSpec>,
+        engine: Engine,
+        log: Arc<L>,
+        shared: Arc<Shared>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let lineage = Lineage::new(&spec, &engine, &log.inputs());
+        let encoder = OutputEncoder::new(engine.card(), spec.codec.out);
+        Self {
+            decoder: Decoder::new(engine.card(), spec.codec.r#in),
+            maker: OutputMaker::new(lineage, encoder, spec.on_error.clone()),
+            measures: Measures::new(spec.name()),
+            spec,
+            engine,
+            log,
+            shared,
+            stop,
+            tasks: BTreeMap::new(),
+            next_generation: 0,
+            inferring: VecDeque::new(),
+            committing: None,
+            ready_bytes: 0,
+            poll_backoff: Backoff::new(),
+            poll_after: None,
+            halting: None,
+        }
+    }
+
+    /// Runs until it is stopped, also where it halts before.
+    pub(super) async fn run(mut self) {
+        tracing::info!(
+            topic = self.spec.name(),
+            model = self.engine.info().name,
+            version = self.engine.info().version,
+            "model topic runs"
+        );
+        let end = self.work().await;
+        self.inferring.clear();
+        if let Some(committing) = self.committing.take() {
+            // It may still succeed; what it comes to is in the log.
+            let _ = committing.result.await;
+        }
+        if let End::Halted(reason) = end {
+            halt(self.spec.name(), &self.shared, reason);
+            self.measure_until_stopped().await;
+        }
+    }
+
+    async fn work(&mut self) -> End {
+        let mut lag = tokio::time::interval(LAG_INTERVAL);
+        lag.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.begin_commit();
+            if let (Some(reason), None) = (&self.halting, &self.committing) {
+                return End::Halted(reason.clone());
+            }
+            let turn = self.next_turn(&mut lag).await;
+            let outcome = match turn {
+                Turn::Stop => return End::Stopped,
+                Turn::Committed(result) => self.end_commit(result).await,
+                Turn::Inferred(result) => self.take_answers(result),
+                Turn::Polled(result) => self.take_events(result).await,
+                Turn::PollAgain => {
+                    self.poll_after = None;
+                    Ok(())
+                }
+                Turn::MeasureLag => {
+                    self.measure_lag();
+                    Ok(())
+                }
+            };
+            if let Err(reason) = outcome {
+                return match self.is_stopped() {
+                    true => End::Stopped,
+                    false => End::Halted(reason),
+                };
+            }
+        }
+    }
+
+    /// Also where the handle is gone.
+    fn is_stopped(&self) -> bool {
+        *self.stop.borrow() || self.stop.has_changed().is_err()
+    }
+
+    async fn next_turn(&mut self, lag: &mut tokio::time::Interval) -> Turn {
+        let may_poll = self.halting.is_none()
+            && self.inferring.len() < MAX_INFERRING
+            && self.waiting_bytes() < MAX_WAITING_BYTES;
+        let committed = self.committing.as_mut().map(|commit| &mut commit.result);
+        let inferred = self.inferring.front_mut().map(|first| &mut first.answers);
+        let log = &self.log;
+        let poll_after = self.poll_after;
+        tokio::select! {
+            biased;
+            _ = self.stop.wait_for(|stop| *stop) => Turn::Stop,
+            Some(result) = maybe(committed) => Turn::Committed(result),
+            Some(result) = maybe(inferred) => Turn::Inferred(result),
+            _ = lag.tick() => Turn::MeasureLag,
+            () = async {
+                match poll_after {
+                    Some(instant) => tokio::time::sleep_until(instant).await,
+                    None => std::future::pending().await,
+                }
+            } => Turn::PollAgain,
+            events = log.poll(POLL_BYTES), if may_poll && poll_after.is_none() => Turn::Polled(events),
+        }
+    }
+
+    /// Of everything that is in memory.
+    fn waiting_bytes(&self) -> usize {
+        let inferring: usize = self.inferring.iter().map(|inferring| inferring.bytes).sum();
+        let committing = self.committing.as_ref().map_or(0, |commit| commit.bytes);
+        self.ready_bytes + inferring + committing
+    }
+
+    async fn take_events(&mut self, events: Result<Vec<Event>, Error>) -> Result<(), String> {
+        let events = match events {
+            Ok(events) => events,
+            Err(Error::Fatal(reason)) => return Err(format!("reading failed: {reason}")),
+            Err(Error::Retry(reason)) => {
+                let wait = self.poll_backoff.next();
+                let topic = self.spec.name();
+                let retry_in_ms = wait.as_millis() as u64;
+                tracing::warn!(topic, reason, retry_in_ms, "reading is tried again");
+                self.poll_after = Some(tokio::time::Instant::now() + wait);
+                return Ok(());
+            }
+        };
+        self.poll_backoff = Backoff::new();
+        let started = Instant::now();
+        let mut prepared = Prepared::new(self.engine.card().width());
+        for event in events {
+            match event {
+                Event::Assigned(task) => self.assign(task).await?,
+                Event::Revoked(task) => self.forget(task),
+                Event::Gap {
+                    task,
+                    input,
+                    from,
+                    to,
+                } => {
+                    tracing::warn!(
+                        topic = self.spec.name(),
+                        partition = task.partition,
+                        input,
+                        from,
+                        to,
+                        "records are gone that were not processed"
+                    );
+                    self.prepare(&mut prepared, task, input, Vec::new(), to);
+                }
+                Event::Records {
+                    task,
+                    input,
+                    records,
+                    next,
+                } => self.prepare(&mut prepared, task, input, records, next),
+            }
+        }
+        if !prepared.parts.is_empty() {
+            self.measures.decode.record(started.elapsed().as_secs_f64());
+            self.begin_inference(prepared);
+        }
+        Ok(())
+    }
+
+    fn prepare(
+        &self,
+        prepared: &mut Prepared,
+        task: Task,
+        input: usize,
+        records: Vec<crate::stream_log::InputRecord>,
+        next: i64,
+    ) {
+        if let Some(work) = self.tasks.get(&task) {
+            let part = Part {
+                task,
+                generation: work.generation,
+                input,
+                records: Vec::new(),
+                next,
+            };
+            prepared.push(&self.decoder, records, part);
+        }
+    }
+
+    fn begin_inference(&mut self, prepared: Prepared) {
+        let limits = BatchLimits {
+            max_records: *self.spec.batch.max_records.get_ref(),
+            max_delay: self.spec.batch.max_delay,
+        };
+        let Prepared { parts, rows, bytes } = prepared;
+        let answers = tokio::spawn(infer(self.engine.clone(), rows, limits));
+        self.inferring.push_back(Inferring {
+            parts,
+            bytes,
+            answers,
+        });
+    }
+
+    /// Makes outputs of the oldest records that are with the engine.
+    fn take_answers(
+        &mut self,
+        result: Result<Result<Vec<Inferred>, EngineError>, JoinError>,
+    ) -> Result<(), String> {
+        let Some(inferring) = self.inferring.pop_front() else {
+            return Ok(());
+        };
+        let answers = result
+            .map_err(|error| format!("inference failed: {error}"))?
+            .map_err(|error| format!("inference failed: {error}"))?;
+        for answer in &answers {
+            self.measures.queue.record(answer.queued.as_secs_f64());
+            self.measures.infer.record(answer.inferring.as_secs_f64());
+        }
+        let mut answers = Answers::new(answers);
+        self.ready_bytes += inferring.bytes;
+        for part in inferring.parts {
+            let (task, input, generation) = (part.task, part.input, part.generation);
+            let records = part.records.len() as u64;
+            // Also where its task is gone: its rows have answers, which must not go to the next part.
+            let finished = self.maker.make(part, &mut answers, &self.measures);
+            let Some(work) = self.tasks.get_mut(&task) else {
+                continue;
+            };
+            if work.generation != generation {
+                continue;
+            }
+            work.outputs.extend(finished.outputs);
+            work.positions.insert(input, finished.next);
+            work.records += records;
+            if finished.halt.is_some() {
+                self.halting = finished.halt;
+                self.inferring.clear();
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits all that is ready, unless a commit is in flight.
+    fn begin_commit(&mut self) {
+        if self.committing.is_some() {
+            return;
+        }
+        let mut commits = Vec::new();
+        let mut generations = BTreeMap::new();
+        let mut records = 0;
+        for (&task, work) in &mut self.tasks {
+            if work.positions.is_empty() {
+                continue;
+            }
+            records += std::mem::take(&mut work.records);
+            generations.insert(task, work.generation);
+            commits.push(Commit {
+                task,
+                outputs: std::mem::take(&mut work.outputs),
+                state: Vec::new(),
+                positions: std::mem::take(&mut work.positions),
+            });
+        }
+        let bytes = std::mem::take(&mut self.ready_bytes);
+        if commits.is_empty() {
+            return;
+        }
+        let commits: Arc<[Commit]> = commits.into();
+        let result = tokio::spawn(commit(
+            self.spec.name().to_owned(),
+            Arc::clone(&self.log),
+            Arc::clone(&commits),
+            self.stop.clone(),
+        ));
+        self.committing = Some(Committing {
+            commits,
+            generations,
+            records,
+            bytes,
+            started: Instant::now(),
+            result,
+        });
+    }
+
+    async fn end_commit(
+        &mut self,
+        result: Result<Result<(), CommitError>, JoinError>,
+    ) -> Result<(), String> {
+        let Some(committing) = self.committing.take() else {
+            return Ok(());
+        };
+        let result = result.map_err(|error| format!("the commit failed: {error}"))?;
+        match result {
+            Ok(()) => {
+                let elapsed = committing.started.elapsed();
+                self.measures.commit.record(elapsed.as_secs_f64());
+                self.measures.records.increment(committing.records);
+                let mut committed = self.shared.committed();
+                for commit in committing.commits.iter() {
+                    for (&input, &position) in &commit.positions {
+                        committed.insert((commit.task, input), position);
+                    }
+                }
+                Ok(())
+            }
+            Err(CommitError::Unknown(reason)) => {
+                let topic = self.spec.name();
+                tracing::warn!(topic, reason, "a commit's outcome is unknown, restoring");
+                for (&task, &generation) in &committing.generations {
+                    // A task that was revoked, or assigned anew, meanwhile is not concerned.
+                    if self.generation(task) == Some(generation) {
+                        self.assign(task).await?;
+                    }
+                }
+                Ok(())
+            }
+            Err(CommitError::Fenced(tasks)) => {
+                for &task in &tasks {
+                    let partition = task.partition;
+                    tracing::warn!(
+                        topic = self.spec.name(),
+                        partition,
+                        "the task is another's now"
+                    );
+                    self.forget(task);
+                }
+                self.put_back(&committing, &tasks);
+                Ok(())
+            }
+            Err(error @ (CommitError::Fatal(_) | CommitError::Retry(_))) => Err(error.to_string()),
+        }
+    }
+
+    fn generation(&self, task: Task) -> Option<u64> {
+        self.tasks.get(&task).map(|work| work.generation)
+    }
+
+    /// Makes ready again what was in a commit that did not happen, but for some tasks.
+    fn put_back(&mut self, committing: &Committing, but: &[Task]) {
+        for commit in committing.commits.iter() {
+            let Some(work) = self.tasks.get_mut(&commit.task) else {
+                continue;
+            };
+            if but.contains(&commit.task)
+                || committing.generations.get(&commit.task) != Some(&work.generation)
+            {
+                continue;
+            }
+            let newer = std::mem::replace(&mut work.outputs, commit.outputs.clone());
+            work.outputs.extend(newer);
+            for (&input, &position) in &commit.positions {
+                work.positions.entry(input).or_insert(position);
+            }
+        }
+        self.ready_bytes += committing.bytes;
+    }
+
+    /// Takes a task on, or anew: what is not committed of it is dropped.
+    async fn assign(&mut self, task: Task) -> Result<(), String> {
+        for topic in [OutputTopic::Derived, OutputTopic::DeadLetter] {
+            let needed = topic == OutputTopic::Derived || self.spec.dead_letter_topic().is_some();
+            let partitions = self.log.partitions(topic).unwrap_or(0);
+            if needed && partitions <= task.partition {
+                return Err(format!(
+                    "the {} topic has {partitions} partitions, and none for partition {} of its inputs",
+                    match topic {
+                        OutputTopic::Derived => "derived",
+                        OutputTopic::DeadLetter => "dead-letter",
+                    },
+                    task.partition
+                ));
+            }
+        }
+        self.next_generation += 1;
+        let work = TaskWork {
+            generation: self.next_generation,
+            ..TaskWork::default()
+        };
+        self.tasks.insert(task, work);
+        let positions = self.restore(task).await?;
+        let mut committed = self.shared.committed();
+        for (&input, &position) in &positions {
+            committed.insert((task, input), position);
+        }
+        tracing::info!(
+            topic = self.spec.name(),
+            partition = task.partition,
+            ?positions,
+            "restored a task"
+        );
+        Ok(())
+    }
+
+    /// Tries until it is known, or nobody wants to know any more.
+    async fn restore(&mut self, task: Task) -> Result<Positions, String> {
+        let mut backoff = Backoff::new();
+        loop {
+            let reason = match self.log.restore(task, &mut NoState).await {
+                Ok(positions) => return Ok(positions),
+                Err(Error::Fatal(reason)) => return Err(format!("restoring failed: {reason}")),
+                Err(Error::Retry(reason)) => reason,
+            };
+            let wait = backoff.next();
+            tracing::warn!(
+                topic = self.spec.name(),
+                partition = task.partition,
+                reason,
+                retry_in_ms = wait.as_millis() as u64,
+                "restoring is tried again"
+            );
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = self.stop.wait_for(|stop| *stop) => return Err("stopped".to_owned()),
+            }
+        }
+    }
+
+    fn forget(&mut self, task: Task) {
+        self.tasks.remove(&task);
+        self.shared.committed().retain(|(of, _), _| *of != task);
+    }
+
+    fn measure_lag(&mut self) {
+        let lag = self.shared.lag(&self.log.ends());
+        self.measures.lag(&lag);
+    }
+
+    async fn measure_until_stopped(&mut self) {
+        let mut lag = tokio::time::interval(LAG_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = self.stop.wait_for(|stop| *stop) => return,
+                _ = lag.tick() => {}
+            }
+            self.measure_lag();
+        }
+    }
+}
+
+/// Resolves to what the future gives, or to `None` where there is none.
+async fn maybe<F: Future + Unpin>(future: Option<F>) -> Option<F::Output> {
+    match future {
+        Some(future) => Some(future.await),
+        None => None,
+    }
+}
+
+/// A stateless model topic has none.
+struct NoState;
+
+impl StateSink for NoState {
+    fn put(&mut self, _key: &[u8], _value: Option<&[u8]>) {}
+}
+
+/// Says that a model topic does not run any more.
+pub(super) fn halt(topic: &str, shared: &Shared, reason: String) {
+    tracing::error!(topic, reason, "model topic is halted");
+    measure::halted(topic, true);
+    *shared.state() = State::Halted { reason };
+}
