@@ -6,7 +6,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
 
 use crate::group::Answer;
-use crate::router::Reply;
+use crate::router::{Reply, RequestContext};
 
 /// A reply of an answer; `stopping` where the broker stops before there is one.
 pub(super) fn reply<T, R>(
@@ -26,6 +26,34 @@ where
                 .boxed(),
         ),
     }
+}
+
+/// As [`reply`], but `stopping` as soon as the broker stops: members wait for each other, which may
+/// take minutes.
+pub(super) fn reply_until_stop<T, R>(
+    ctx: &RequestContext,
+    answer: Answer<T>,
+    stopping: T,
+    response: impl FnOnce(T) -> R + Send + 'static,
+) -> Reply<R>
+where
+    T: Send + 'static,
+    R: 'static,
+{
+    let answer = match answer {
+        Answer::Now(answer) => return Reply::Now(response(answer)),
+        Answer::Later(answer) => answer,
+    };
+    let mut shutdown = ctx.broker.shutdown.clone();
+    let answer = async move {
+        let answer = tokio::select! {
+            biased;
+            answer = answer => answer.ok(),
+            _ = shutdown.wait_for(|stop| *stop) => None,
+        };
+        response(answer.unwrap_or(stopping))
+    };
+    Reply::Later(answer.boxed())
 }
 
 /// 0 where there is no error.

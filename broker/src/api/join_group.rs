@@ -14,7 +14,7 @@ use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::api::group_answer::{code, owned, owned_bytes, owned_option, reply};
+use crate::api::group_answer::{code, owned, owned_bytes, owned_option, reply_until_stop};
 use crate::group::GroupCoordinator;
 use crate::group::machine::{JoinAnswer, JoinRequest, Protocol};
 use crate::router::{Reply, RequestContext};
@@ -43,7 +43,9 @@ pub async fn handle(ctx: &RequestContext, request: JoinGroupRequest) -> Reply<Jo
     let stopping = JoinAnswer::refused(ResponseError::CoordinatorNotAvailable, &join.member_id);
     let answer = groups.join(group, join).await;
     let version = ctx.api_version;
-    reply(answer, stopping, move |answer| response(version, answer))
+    reply_until_stop(ctx, answer, stopping, move |answer| {
+        response(version, answer)
+    })
 }
 
 fn join_request(

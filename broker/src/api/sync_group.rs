@@ -8,7 +8,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::api::group_answer::{code, owned, owned_bytes, owned_option, reply};
+use crate::api::group_answer::{code, owned, owned_bytes, owned_option, reply_until_stop};
 use crate::group::machine::{SyncAnswer, SyncRequest};
 use crate::router::{Reply, RequestContext};
 
@@ -33,7 +33,7 @@ pub async fn handle(ctx: &RequestContext, request: SyncGroupRequest) -> Reply<Sy
     };
     let answer = groups.sync(request.group_id.as_str(), sync);
     let stopping = SyncAnswer::refused(ResponseError::CoordinatorNotAvailable);
-    reply(answer, stopping, response)
+    reply_until_stop(ctx, answer, stopping, response)
 }
 
 fn response(answer: SyncAnswer) -> SyncGroupResponse {
