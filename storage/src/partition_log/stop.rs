@@ -61,10 +61,11 @@ impl PartitionLog {
         self.shared.close();
         self.shared.check_exists()?;
         let end = writer.end;
-        if last.recovery_point == end && last.has_snapshot && self.is_synced_to(end) {
+        let finished = writer.active.finish()?;
+        let unchanged = last.recovery_point == end && last.has_snapshot && !finished;
+        if unchanged && self.is_synced_to(end) {
             return Ok(end);
         }
-        writer.active.finish()?;
         self.shared.sync()?;
         self.sync_indexes(last.recovery_point, end)?;
         self.snapshots

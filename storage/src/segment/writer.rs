@@ -237,20 +237,22 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Writes the last time index entry, as Kafka does when a segment is rolled or closed.
-    pub fn finish(&mut self) -> Result<()> {
+    /// Writes the last time index entry, as Kafka does when a segment is rolled or closed. False
+    /// where it is there already.
+    pub fn finish(&mut self) -> Result<bool> {
         let mut tail = self.tail;
-        if let Some(entry) = tail.due_time(self.segment.base_offset) {
-            let written = self.segment.time_index.written();
-            if let Err(error) = self.segment.time_index.append(&entry) {
-                self.segment.time_index.truncate(written).map_err(|cut| {
-                    Error::ReadOnly(format!("{error}, and could not be cut back: {cut}"))
-                })?;
-                return Err(error);
-            }
+        let Some(entry) = tail.due_time(self.segment.base_offset) else {
+            return Ok(false);
+        };
+        let written = self.segment.time_index.written();
+        if let Err(error) = self.segment.time_index.append(&entry) {
+            self.segment.time_index.truncate(written).map_err(|cut| {
+                Error::ReadOnly(format!("{error}, and could not be cut back: {cut}"))
+            })?;
+            return Err(error);
         }
         self.tail = tail;
-        Ok(())
+        Ok(true)
     }
 
     /// Cuts everything at and after `position` off, where the batch of offset `end` begins.
@@ -373,10 +375,13 @@ impl Segment {
     /// Before there are readers: makes the indexes say what a scan has found, after their first
     /// `keep` entries.
     pub fn repair(&self, scanned: &mut Scanned, keep: (u64, u64), closed: bool) -> Result<()> {
-        if closed || scanned.damage.is_some() {
-            if let Some(entry) = scanned.tail.due_time(self.base_offset) {
-                entry.encode(&mut scanned.time_entries);
-            }
+        // A damaged one will be the newest.
+        let last = match closed && scanned.damage.is_none() {
+            true => scanned.tail.due_time(self.base_offset),
+            false => None,
+        };
+        if let Some(entry) = last {
+            entry.encode(&mut scanned.time_entries);
         }
         self.offset_index
             .replace_after(keep.0, &scanned.offset_entries)?;

@@ -18,13 +18,20 @@ fn every_offset_is_read_once_across_segments() {
     for round in 0..300_usize {
         let count = 1 + round % 7;
         let appended = log.append(&batch(next, count)).expect("appends");
-        assert_eq!((appended.base_offset, appended.last_offset), (next, next + count as i64 - 1));
+        assert_eq!(
+            (appended.base_offset, appended.last_offset),
+            (next, next + count as i64 - 1)
+        );
         next += count as i64;
     }
     assert!(files(folder.path(), "log").len() > 20, "many segments");
     let expected: Vec<_> = (0..next).map(|offset| (offset, offset)).collect();
     for max_bytes in [1, 150, 700, 5_000, 1 << 20] {
-        assert_eq!(read_all(&log, 0, max_bytes), expected, "in pieces of {max_bytes} bytes");
+        assert_eq!(
+            read_all(&log, 0, max_bytes),
+            expected,
+            "in pieces of {max_bytes} bytes"
+        );
     }
     for offset in 0..next {
         let fetched = fetch(&log, offset, 1).expect("reads");
@@ -38,7 +45,13 @@ fn every_offset_is_read_once_across_segments() {
 fn reads_keep_to_their_limits() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = open_dir(folder.path());
-    let log = open_log(&dir, LogConfig { index_interval_bytes: 300, ..LogConfig::default() });
+    let log = open_log(
+        &dir,
+        LogConfig {
+            index_interval_bytes: 300,
+            ..LogConfig::default()
+        },
+    );
     for first in 0..100 {
         log.append(&batch(first, 1)).expect("appends");
     }
@@ -47,19 +60,27 @@ fn reads_keep_to_their_limits() {
     let size = all[0].1;
     for max_bytes in (0..3_000).step_by(37) {
         let whole = max_bytes / size;
-        let Read::Warm(strict) =
-            log.read(3, max_bytes, false, ReadLimit::HighWatermark).expect("reads")
+        let Read::Warm(strict) = log
+            .read(3, max_bytes, false, ReadLimit::HighWatermark)
+            .expect("reads")
         else {
             panic!("just written, and not in the page cache");
         };
         assert_eq!(strict.records.len(), whole * size);
-        assert_eq!(fetch(&log, 3, max_bytes).expect("reads").records.len(), whole.max(1) * size);
+        assert_eq!(
+            fetch(&log, 3, max_bytes).expect("reads").records.len(),
+            whole.max(1) * size
+        );
     }
     assert!(fetch(&log, 100, 1).expect("reads").records.is_empty());
     for outside in [-1, 101] {
         assert!(matches!(
             fetch(&log, outside, 1),
-            Err(Error::OffsetOutOfRange { start: 0, end: 100, .. })
+            Err(Error::OffsetOutOfRange {
+                start: 0,
+                end: 100,
+                ..
+            })
         ));
     }
 }
@@ -117,14 +138,32 @@ fn bytes_outlive_the_log() {
 fn bad_batches_are_refused_and_leave_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = open_dir(folder.path());
-    let log = open_log(&dir, LogConfig { max_message_bytes: 500, ..LogConfig::default() });
+    let log = open_log(
+        &dir,
+        LogConfig {
+            max_message_bytes: 500,
+            ..LogConfig::default()
+        },
+    );
     let mut wrong_crc = batch(0, 2).to_vec();
     *wrong_crc.last_mut().expect("not empty") ^= 1;
-    assert!(matches!(log.append(&wrong_crc.into()), Err(Error::CorruptBatch(_))));
-    assert!(matches!(log.append(&batch(0, 2).slice(..70)), Err(Error::CorruptBatch(_))));
-    assert!(matches!(log.append(&batch(0, 100)), Err(Error::BatchTooLarge { .. })));
+    assert!(matches!(
+        log.append(&wrong_crc.into()),
+        Err(Error::CorruptBatch(_))
+    ));
+    assert!(matches!(
+        log.append(&batch(0, 2).slice(..70)),
+        Err(Error::CorruptBatch(_))
+    ));
+    assert!(matches!(
+        log.append(&batch(0, 100)),
+        Err(Error::BatchTooLarge { .. })
+    ));
     let two = [batch(0, 1), batch(1, 1)].concat();
-    assert!(matches!(log.append(&two.into()), Err(Error::InvalidRecord(_))));
+    assert!(matches!(
+        log.append(&two.into()),
+        Err(Error::InvalidRecord(_))
+    ));
     assert_eq!(log.offsets().log_end_offset, 0);
     assert_eq!(log.size_bytes(), 0);
 }
@@ -133,14 +172,24 @@ fn bad_batches_are_refused_and_leave_nothing() {
 fn segments_roll_by_age_and_by_a_full_index() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = open_dir(folder.path());
-    let log = open_log(&dir, LogConfig { segment_ms: 1_000, ..LogConfig::default() });
+    let log = open_log(
+        &dir,
+        LogConfig {
+            segment_ms: 1_000,
+            ..LogConfig::default()
+        },
+    );
     for timestamp in [5_000, 6_000, 6_001, 5_500, 7_001, 7_002] {
-        log.append(&batch_at(0, &[timestamp], Compression::None)).expect("appends");
+        log.append(&batch_at(0, &[timestamp], Compression::None))
+            .expect("appends");
     }
     let bases = |files: Vec<std::path::PathBuf>| {
         files
             .iter()
-            .map(|path| path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()))
+            .map(|path| {
+                path.file_stem()
+                    .and_then(|stem| stem.to_str()?.parse().ok())
+            })
             .collect::<Option<Vec<i64>>>()
             .expect("numbers")
     };
@@ -152,7 +201,8 @@ fn segments_roll_by_age_and_by_a_full_index() {
         ..LogConfig::default()
     }));
     for _ in 0..8 {
-        log.append(&batch_at(0, &[7_003], Compression::None)).expect("appends");
+        log.append(&batch_at(0, &[7_003], Compression::None))
+            .expect("appends");
     }
     let sizes: Vec<_> = files(folder.path(), "index")
         .iter()
@@ -202,10 +252,17 @@ fn producers_are_checked() {
     assert_eq!(log.offsets().log_end_offset, 5);
     assert!(matches!(
         log.append(&produced(7, 0, 9, 1)),
-        Err(Error::OutOfOrderSequence { last: 4, found: 9, .. })
+        Err(Error::OutOfOrderSequence {
+            last: 4,
+            found: 9,
+            ..
+        })
     ));
     log.append(&produced(7, 1, 0, 1)).expect("a new epoch");
-    assert!(matches!(log.append(&produced(7, 0, 5, 1)), Err(Error::StaleProducerEpoch { .. })));
+    assert!(matches!(
+        log.append(&produced(7, 0, 5, 1)),
+        Err(Error::StaleProducerEpoch { .. })
+    ));
 }
 
 #[test]
@@ -214,17 +271,25 @@ fn internal_batches_are_appended_together_or_not_at_all() {
     let dir = open_dir(folder.path());
     let log = open_log(&dir, small_segments());
     let many: Vec<u8> = (0..40).flat_map(|first| batch(first, 1)).collect();
-    assert_eq!(log.append_internal(&many.clone().into()).expect("appends"), 0..40);
+    assert_eq!(
+        log.append_internal(&many.clone().into()).expect("appends"),
+        0..40
+    );
     assert!(files(folder.path(), "log").len() > 2);
     let mut torn = many;
     torn.truncate(torn.len() - 5);
     assert!(log.append_internal(&torn.into()).is_err());
     assert_eq!(log.offsets().log_end_offset, 40);
-    let size: u64 =
-        files(folder.path(), "log").iter().map(|path| path.metadata().expect("there").len()).sum();
+    let size: u64 = files(folder.path(), "log")
+        .iter()
+        .map(|path| path.metadata().expect("there").len())
+        .sum();
     assert_eq!(size, log.size_bytes());
     log.append(&batch(40, 1)).expect("appends");
-    assert_eq!(read_all(&log, 0, 300), (0..41).map(|n| (n, n)).collect::<Vec<_>>());
+    assert_eq!(
+        read_all(&log, 0, 300),
+        (0..41).map(|n| (n, n)).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -233,7 +298,11 @@ fn readers_see_whole_batches_while_the_writer_writes() {
     let dir = open_dir(folder.path());
     let log = open_log(
         &dir,
-        LogConfig { segment_bytes: 20_000, index_interval_bytes: 500, ..LogConfig::default() },
+        LogConfig {
+            segment_bytes: 20_000,
+            index_interval_bytes: 500,
+            ..LogConfig::default()
+        },
     );
     const RECORDS: i64 = 6_000;
     std::thread::scope(|scope| {
@@ -261,9 +330,18 @@ fn readers_see_whole_batches_while_the_writer_writes() {
 fn compacted_topics_need_keys() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = open_dir(folder.path());
-    let log = open_log(&dir, LogConfig { compact: true, ..LogConfig::default() });
+    let log = open_log(
+        &dir,
+        LogConfig {
+            compact: true,
+            ..LogConfig::default()
+        },
+    );
     let mut keyless = BatchBuilder::new(Compression::None);
     keyless.push(0, None, Some(b"value"), &[]);
-    assert!(matches!(log.append(&keyless.build()), Err(Error::InvalidRecord(_))));
+    assert!(matches!(
+        log.append(&keyless.build()),
+        Err(Error::InvalidRecord(_))
+    ));
     log.append(&batch(0, 1)).expect("has a key");
 }

@@ -19,7 +19,11 @@ pub const TOPIC_ID: Uuid = Uuid::from_u128(0x0123_4567_89ab_cdef);
 
 /// Segments of a few batches, and an index entry for nearly every one.
 pub fn small_segments() -> LogConfig {
-    LogConfig { segment_bytes: 1000, index_interval_bytes: 100, ..LogConfig::default() }
+    LogConfig {
+        segment_bytes: 1000,
+        index_interval_bytes: 100,
+        ..LogConfig::default()
+    }
 }
 
 pub fn open_dir_on(disk: Arc<dyn Disk>, path: &Path) -> Result<LogDir> {
@@ -155,7 +159,10 @@ impl Disk for FaultyDisk {
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
         let real = self.real.open(path, create)?;
         if path.extension().is_some_and(|suffix| suffix == "log") {
-            return Ok(Arc::new(FaultyFile { real, faults: Arc::clone(&self.faults) }));
+            return Ok(Arc::new(FaultyFile {
+                real,
+                faults: Arc::clone(&self.faults),
+            }));
         }
         Ok(real)
     }
@@ -191,16 +198,24 @@ struct FaultyFile {
 impl File for FaultyFile {
     fn write_all_at(&self, bytes: &[&[u8]], position: u64) -> io::Result<()> {
         let mut room = self.faults.room.lock().expect("not poisoned");
-        let Some(left) = room.as_mut() else { return self.real.write_all_at(bytes, position) };
+        let Some(left) = room.as_mut() else {
+            return self.real.write_all_at(bytes, position);
+        };
         let whole = bytes.concat();
         let fits = (*left).min(whole.len() as u64) as usize;
         *left -= fits as u64;
         self.real.write_all_at(&[&whole[..fits]], position)?;
-        if fits < whole.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        if fits < whole.len() {
+            Err(io::ErrorKind::StorageFull.into())
+        } else {
+            Ok(())
+        }
     }
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
         let read = self.real.read_at(buf, position)?;
-        self.faults.bytes_read.fetch_add(read as u64, Ordering::Relaxed);
+        self.faults
+            .bytes_read
+            .fetch_add(read as u64, Ordering::Relaxed);
         Ok(read)
     }
     fn sync(&self) -> io::Result<()> {
