@@ -554,7 +554,7 @@ async fn detached<T: Send + 'static>(
 ) -> Result<T, CatalogError> {
     tokio::spawn(change)
         .await
-        .unwrap_or(Err(CatalogError::Stopping))
+        .unwrap_or_else(|error| Err(cut_short(&error)))
 }
 
 /// Runs what waits for the disk on a thread that may.
@@ -563,5 +563,12 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, CatalogError> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or(Err(CatalogError::Stopping))
+        .unwrap_or_else(|error| Err(cut_short(&error)))
+}
+
+fn cut_short(error: &tokio::task::JoinError) -> CatalogError {
+    if error.is_panic() {
+        tracing::error!(%error, "a change of the catalog was cut short");
+    }
+    CatalogError::Stopping
 }
