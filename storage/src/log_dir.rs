@@ -81,6 +81,8 @@ pub struct LogDir {
     clean_high_watermarks: PartitionOffsets,
     checkpoints: Mutex<Checkpoints>,
     logs: Mutex<BTreeMap<Key, Arc<PartitionLog>>>,
+    /// Held while logs are opened or deleted, so that no log is open twice.
+    opening: Mutex<()>,
     queue: Arc<SyncQueue>,
     sync_threads: Vec<JoinHandle<()>>,
     _lock: DiskLock,
@@ -92,6 +94,8 @@ struct Checkpoints {
     recovery_points: PartitionOffsets,
     log_start_offsets: PartitionOffsets,
     high_watermarks: PartitionOffsets,
+    /// The files do not say so yet.
+    changed: bool,
 }
 
 impl LogDir {
@@ -137,6 +141,7 @@ impl LogDir {
             clean_high_watermarks,
             checkpoints: Mutex::new(checkpoints),
             logs: Mutex::default(),
+            opening: Mutex::default(),
             queue,
             sync_threads,
             _lock: dir_lock,
@@ -161,6 +166,7 @@ impl LogDir {
     /// Opens logs in parallel, recovering those that need it; missing folders are created. Logs
     /// that are open already are returned as they are.
     pub fn open_logs(&self, logs: Vec<OpenLog>) -> Result<Vec<Arc<PartitionLog>>> {
+        let _opening = lock(&self.opening);
         let progress = Progress::default();
         let opened = self.in_parallel(
             &logs,
@@ -190,14 +196,14 @@ impl LogDir {
         let disk = self.disk.as_ref();
         let dir = self.path().join(folders::name(&log.topic, log.partition)?);
         let created = folders::prepare(disk, &dir, log.topic_id)?;
+        if created {
+            self.forget(&key)?;
+        }
         let (recovery_point, log_start_offset) = {
             let checkpoints = lock(&self.checkpoints);
-            // What they say is of a folder that is gone.
-            let known =
-                |offsets: &PartitionOffsets| offsets.get(&key).copied().filter(|_| !created);
             (
-                known(&checkpoints.recovery_points),
-                known(&checkpoints.log_start_offsets),
+                checkpoints.recovery_points.get(&key).copied(),
+                checkpoints.log_start_offsets.get(&key).copied(),
             )
         };
         let recovery = Recovery {
@@ -214,6 +220,7 @@ impl LogDir {
 
     /// Closes a log and removes its files.
     pub fn delete_log(&self, topic: &str, partition: i32) -> Result<()> {
+        let _opening = lock(&self.opening);
         let dir = self.path().join(folders::name(topic, partition)?);
         let key = (topic.to_owned(), partition);
         let deleted = self.path().join(folders::deleted_name(topic, partition));
@@ -223,11 +230,7 @@ impl LogDir {
             Some(log) => log.delete(rename)?,
             None => rename()?,
         }
-        let mut checkpoints = lock(&self.checkpoints);
-        checkpoints.recovery_points.remove(&key);
-        checkpoints.log_start_offsets.remove(&key);
-        checkpoints.high_watermarks.remove(&key);
-        drop(checkpoints);
+        self.forget(&key)?;
         folders::remove(self.disk.as_ref(), &deleted)
     }
 
@@ -305,25 +308,22 @@ impl LogDir {
             return;
         }
         let mut checkpoints = lock(&self.checkpoints);
-        let start = log.offsets().log_start_offset;
-        if start > log.first_offset() {
-            checkpoints.log_start_offsets.insert(key.clone(), start);
-        } else {
-            checkpoints.log_start_offsets.remove(&key);
-        }
-        match log.known_high_watermark() {
-            Some(high_watermark) => {
-                checkpoints
-                    .high_watermarks
-                    .insert(key.clone(), high_watermark);
-            }
+        let start =
+            Some(log.offsets().log_start_offset).filter(|start| *start > log.first_offset());
+        checkpoints.set(OffsetCheckpoint::LogStartOffset, &key, start);
+        let high_watermark = match log.known_high_watermark() {
             // Nobody has replayed its changelog since the start. What a clean stop said holds on.
-            None if self.was_clean => {}
-            None => {
-                checkpoints.high_watermarks.remove(&key);
-            }
-        }
-        checkpoints.recovery_points.insert(key, recovery_point);
+            None if self.was_clean => checkpoints.high_watermarks.get(&key).copied(),
+            known => known,
+        };
+        checkpoints.set(OffsetCheckpoint::HighWatermark, &key, high_watermark);
+        checkpoints.set(OffsetCheckpoint::RecoveryPoint, &key, Some(recovery_point));
+    }
+
+    /// A recovery point must not outlive its log: it would have the next one of that name trusted.
+    fn forget(&self, key: &Key) -> Result<()> {
+        lock(&self.checkpoints).remove(key);
+        self.write_checkpoints()
     }
 
     fn write_checkpoints(&self) -> Result<()> {
@@ -413,10 +413,38 @@ impl Checkpoints {
             recovery_points: read(OffsetCheckpoint::RecoveryPoint)?,
             log_start_offsets: read(OffsetCheckpoint::LogStartOffset)?,
             high_watermarks: read(OffsetCheckpoint::HighWatermark)?,
+            changed: false,
         })
     }
 
-    fn write(&self, disk: &dyn Disk, path: &Path) -> Result<()> {
+    fn set(&mut self, checkpoint: OffsetCheckpoint, key: &Key, offset: Option<Offset>) {
+        let offsets = match checkpoint {
+            OffsetCheckpoint::RecoveryPoint => &mut self.recovery_points,
+            OffsetCheckpoint::LogStartOffset => &mut self.log_start_offsets,
+            OffsetCheckpoint::HighWatermark => &mut self.high_watermarks,
+        };
+        let before = match offset {
+            Some(offset) => offsets.insert(key.clone(), offset),
+            None => offsets.remove(key),
+        };
+        self.changed |= before != offset;
+    }
+
+    /// Forgets a partition.
+    fn remove(&mut self, key: &Key) {
+        for checkpoint in [
+            OffsetCheckpoint::RecoveryPoint,
+            OffsetCheckpoint::LogStartOffset,
+            OffsetCheckpoint::HighWatermark,
+        ] {
+            self.set(checkpoint, key, None);
+        }
+    }
+
+    fn write(&mut self, disk: &dyn Disk, path: &Path) -> Result<()> {
+        if !self.changed {
+            return Ok(());
+        }
         for (checkpoint, offsets) in [
             (OffsetCheckpoint::RecoveryPoint, &self.recovery_points),
             (OffsetCheckpoint::LogStartOffset, &self.log_start_offsets),
@@ -424,6 +452,7 @@ impl Checkpoints {
         ] {
             checkpoint::write_offsets(disk, path, checkpoint, offsets)?;
         }
+        self.changed = false;
         Ok(())
     }
 }

@@ -11,8 +11,10 @@
 //! back from the newest sound snapshot and the headers behind it; a new leader epoch begins with the
 //! first append.
 //!
-//! Below the recovery point files are trusted. An index that is missing, or whose size or last entry
-//! is impossible, is rebuilt from its segment at any start.
+//! Below the recovery point, and after a clean stop altogether, files are trusted. An index that is
+//! missing, or whose size or last entry is impossible, is rebuilt from its segment at any start;
+//! should batches turn out to be damaged there, which no crash does, the partition is not opened: to
+//! cut off what was on the device is for a human to decide.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -113,7 +115,17 @@ impl Recovery<'_> {
             .unwrap_or(first)
             .clamp(first, writer.end);
         let epochs = self.epochs(&dir, log_start_offset, writer.end, &seen, unclean)?;
-        let recovery_point = self.recovery_point.unwrap_or(0).clamp(first, writer.end);
+        let recovery_point = self.recovery_point.unwrap_or(0);
+        if recovery_point > writer.end {
+            tracing::error!(
+                topic = log.topic,
+                partition = log.partition,
+                log_end_offset = writer.end,
+                recovery_point,
+                "the log ends before its recovery point: records that were synced are gone"
+            );
+        }
+        let recovery_point = recovery_point.clamp(first, writer.end);
         let synced_offset = if unclean { recovery_point } else { writer.end };
         let visible = match log.visibility {
             Visibility::Ordinary => {
@@ -268,10 +280,10 @@ impl Recovery<'_> {
             position: 0,
             next_offset: segment.base_offset(),
             tail: Tail::EMPTY,
-            check_crc: true,
+            check_crc: next_base.is_none_or(|next| next > trusted) && !self.clean,
             index_interval_bytes: interval,
         };
-        let (scan, keep) = match sound && trusted < Offset::MAX {
+        let (scan, keep) = match sound && !self.clean {
             true => segment
                 .resume_at(trusted, interval)?
                 .unwrap_or((whole, (0, 0))),
@@ -283,6 +295,20 @@ impl Recovery<'_> {
                 .fetch_add(bytes, Ordering::Relaxed);
         };
         let mut scanned = segment.scan(&scan, progress)?;
+        if let Some(damage) = scanned
+            .damage
+            .as_ref()
+            .filter(|_| scanned.next_offset < trusted)
+        {
+            return Err(segment.corrupt(
+                scanned.end_position,
+                format!(
+                    "{damage}, in what was on the device at the last checkpoint; to have the log \
+                     cut off there, remove recovery-point-offset-checkpoint and \
+                     .kafka_cleanshutdown from the data folder"
+                ),
+            ));
+        }
         segment.repair(&mut scanned, keep, next_base.is_some())?;
         if !sound || self.clean {
             // Nobody will scan this segment again.

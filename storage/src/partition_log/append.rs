@@ -27,6 +27,8 @@ impl PartitionLog {
     /// with [`PartitionLog::wait`]; a duplicate has to wait for the same.
     pub fn append(&self, batch: &Bytes) -> Result<Appended> {
         self.check_ordinary()?;
+        // Asked again under the lock, which whoever closes the log holds while it syncs.
+        self.shared.check_writable()?;
         let config = self.config();
         let limits = Limits {
             max_message_bytes: config.max_message_bytes as usize,

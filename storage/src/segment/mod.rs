@@ -82,8 +82,33 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Creates the files of an empty segment. The folder is not synced.
+    /// Creates the files of an empty segment, all or none. The folder is not synced.
+    /// [`Error::ReadOnly`] where not even what was created could be removed again: were the log to
+    /// go on, that would be a segment in its midst.
     pub fn create(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        base_offset: Offset,
+        config: &LogConfig,
+    ) -> Result<Self> {
+        let error = match Self::create_files(disk, dir, base_offset, config) {
+            Ok(segment) => return Ok(segment),
+            Err(error) => error,
+        };
+        for suffix in [LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
+            match disk.remove_file(&dir.join(file_name(base_offset, suffix))) {
+                Err(left) if left.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::ReadOnly(format!(
+                        "{error}, and a file was left: {left}"
+                    )));
+                }
+                _ => {}
+            }
+        }
+        Err(error)
+    }
+
+    fn create_files(
         disk: &Arc<dyn Disk>,
         dir: &Path,
         base_offset: Offset,

@@ -132,6 +132,28 @@ async fn a_full_disk_is_cut_back_and_waited_out() {
     );
 }
 
+#[test]
+fn a_roll_that_fails_leaves_no_segment_behind() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (faults, dir, log) = open(folder.path());
+    for first in 0..10 {
+        log.append(&batch(first, 1)).expect("appends");
+    }
+    faults.fail_create.store(true, Ordering::Relaxed);
+    assert!(matches!(log.append(&batch(10, 30)), Err(Error::Io { .. })));
+    assert_eq!(files(folder.path(), "log").len(), 1);
+    // A smaller one still fits into the old segment.
+    log.append(&batch(10, 1)).expect("appends");
+    dir.shutdown().expect("stops");
+    drop((log, dir));
+    let dir = open_dir(folder.path());
+    let log = open_log(&dir, small_segments());
+    assert_eq!(
+        read_all(&log, 0, 100),
+        (0..11).map(|n| (n, n)).collect::<Vec<_>>()
+    );
+}
+
 #[tokio::test]
 async fn a_write_that_cannot_be_cut_back_ends_the_writing() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -140,6 +140,8 @@ pub struct Faults {
     /// Bytes that can still be written to `.log` files; the rest is a full disk.
     pub room: Mutex<Option<u64>>,
     pub fail_truncate: AtomicBool,
+    /// No time index can be created.
+    pub fail_create: AtomicBool,
     /// Syncs of `.log` files so far.
     pub syncs: AtomicU64,
     /// How long such a sync takes.
@@ -157,6 +159,10 @@ pub struct FaultyDisk {
 
 impl Disk for FaultyDisk {
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
+        let time_index = path.extension().is_some_and(|suffix| suffix == "timeindex");
+        if create && time_index && self.faults.fail_create.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let real = self.real.open(path, create)?;
         if path.extension().is_some_and(|suffix| suffix == "log") {
             return Ok(Arc::new(FaultyFile {
