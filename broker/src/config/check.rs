@@ -8,7 +8,7 @@ use inference::spec::SpecError;
 
 use super::Config;
 use crate::catalog::MAX_PARTITIONS;
-use crate::catalog::names::check_name;
+use crate::catalog::names::{check_name, is_reserved};
 use crate::catalog::topic_config::TopicDefaults;
 
 /// What is wrong with a value, and where.
@@ -218,9 +218,25 @@ impl Config {
 
     fn check_topics(&self) -> Result<(), Problem> {
         let mut names = HashSet::new();
+        let written = self.model_topic.iter().flat_map(|spec| {
+            let spec = spec.get_ref();
+            let dead_letters = spec.dead_letter_topic();
+            [
+                Some(spec.name().to_owned()),
+                dead_letters,
+                Some(spec.changelog_topic()),
+            ]
+        });
+        let written: HashSet<String> = written.flatten().collect();
         for (at, topic) in self.topic.iter().enumerate() {
             let key = |name: &str| format!("topic[{at}].{name}");
             check_name(&topic.name).map_err(|error| Problem::new(key("name"), error))?;
+            if is_reserved(&topic.name) || written.contains(&topic.name) {
+                return Err(Problem::new(
+                    key("name"),
+                    "the broker creates this topic itself",
+                ));
+            }
             if !names.insert(topic.name.as_str()) {
                 let reason = format!("there are two topics named '{}'", topic.name);
                 return Err(Problem::new(key("name"), reason));

@@ -177,6 +177,14 @@ fn refusals_say_where_and_what() {
             "milena.toml:2: topic[0].name = \"a/b\": ",
         ),
         (
+            "[[topic]]\nname = \"__consumer_offsets\"\n",
+            "milena.toml:2: topic[0].name = \"__consumer_offsets\": the broker creates",
+        ),
+        (
+            "[[topic]]\nname = \"o.dlq\"\n[[model_topic]]\nname = \"o\"\ninput = \"i\"\nmodel = \"m\"\n",
+            "milena.toml:2: topic[0].name = \"o.dlq\": the broker creates",
+        ),
+        (
             "[[topic]]\npartitions = 4\n",
             "milena.toml:1: topic[0]: missing field `name`",
         ),
