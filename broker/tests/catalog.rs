@@ -1,7 +1,8 @@
 //! The catalog over a real data folder: what survives a restart, and what a crash leaves behind.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,20 +11,23 @@ use broker::catalog::{
 };
 use broker::clock::SystemClock;
 use storage::LogDir;
-use storage::disk::RealDisk;
+use storage::disk::{Disk, DiskLock, File, RealDisk};
 use storage::log_dir::LogDirConfig;
 use storage::partition_log::{Durability, ReadLimit};
 
-fn open_log_dir(path: &Path) -> Arc<LogDir> {
-    let config = LogDirConfig {
+fn log_dir_config(path: &Path) -> LogDirConfig {
+    LogDirConfig {
         path: path.to_owned(),
         node_id: 0,
         sync_threads: 2,
         recovery_threads: 2,
-    };
+    }
+}
+
+fn open_log_dir(path: &Path) -> Arc<LogDir> {
     // A change whose caller went away may hold the folder a moment longer than the catalog.
     for _ in 0..500 {
-        match LogDir::open(config.clone(), Arc::new(RealDisk)) {
+        match LogDir::open(log_dir_config(path), Arc::new(RealDisk)) {
             Err(storage::Error::Locked(_)) => std::thread::sleep(Duration::from_millis(10)),
             opened => return Arc::new(opened.unwrap()),
         }
@@ -324,4 +328,75 @@ async fn a_change_goes_on_where_its_caller_goes_away() {
     assert_eq!(names(&catalog), ["t"]);
     drop(catalog);
     assert_eq!(names(&open(folder.path()).await), ["t"]);
+}
+
+/// A disk that has no room for one folder.
+#[derive(Debug)]
+struct FullFor(&'static str);
+
+impl Disk for FullFor {
+    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
+        RealDisk.open(path, create)
+    }
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        if path.ends_with(self.0) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        RealDisk.create_dir_all(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        RealDisk.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_file(path)
+    }
+    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
+        RealDisk.remove_dir_all(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        RealDisk.sync_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        RealDisk.list(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<DiskLock> {
+        RealDisk.lock(path)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_that_fails_half_way_is_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    {
+        let log_dir =
+            LogDir::open(log_dir_config(folder.path()), Arc::new(FullFor("t-2"))).unwrap();
+        let defaults = TopicDefaults::default();
+        let catalog = Catalog::open(Arc::new(log_dir), defaults, Arc::new(SystemClock))
+            .await
+            .unwrap();
+        let failed = catalog.create_topic(new_topic("t", 4)).await;
+        assert!(
+            matches!(failed, Err(CatalogError::Storage(_))),
+            "{failed:?}"
+        );
+        assert!(catalog.topic("t").is_none());
+        for partition in 0..4 {
+            assert!(
+                !folder.path().join(format!("t-{partition}")).exists(),
+                "t-{partition}"
+            );
+        }
+        // What there is room for is created all the same.
+        assert_eq!(
+            catalog
+                .create_topic(new_topic("t", 2))
+                .await
+                .unwrap()
+                .partitions
+                .len(),
+            2
+        );
+    }
+    let catalog = open(folder.path()).await;
+    assert_eq!(catalog.topic("t").unwrap().partitions.len(), 2);
 }
