@@ -16,7 +16,7 @@ mod folders;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -83,6 +83,7 @@ pub struct LogDir {
     logs: Mutex<BTreeMap<Key, Arc<PartitionLog>>>,
     /// Held while logs are opened or deleted, so that no log is open twice.
     opening: Mutex<()>,
+    stopped: AtomicBool,
     queue: Arc<SyncQueue>,
     sync_threads: Vec<JoinHandle<()>>,
     _lock: DiskLock,
@@ -142,6 +143,7 @@ impl LogDir {
             checkpoints: Mutex::new(checkpoints),
             logs: Mutex::default(),
             opening: Mutex::default(),
+            stopped: AtomicBool::new(false),
             queue,
             sync_threads,
             _lock: dir_lock,
@@ -167,6 +169,9 @@ impl LogDir {
     /// that are open already are returned as they are.
     pub fn open_logs(&self, logs: Vec<OpenLog>) -> Result<Vec<Arc<PartitionLog>>> {
         let _opening = lock(&self.opening);
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
         let progress = Progress::default();
         let opened = self.in_parallel(
             &logs,
@@ -256,8 +261,11 @@ impl LogDir {
     }
 
     /// Blocking. Syncs every log, writes snapshots and checkpoints, then the clean-shutdown marker.
-    /// Appends fail with [`crate::Error::Closed`] from now on.
+    /// Appends fail with [`crate::Error::Closed`] from now on, and so does opening logs. Whoever
+    /// commits to derived partitions has to be done before: what is published later is not recorded.
     pub fn shutdown(&self) -> Result<()> {
+        self.stopped.store(true, Ordering::Release);
+        let _opening = lock(&self.opening);
         let logs = self.open_now();
         let closed = self.in_parallel(
             &logs,

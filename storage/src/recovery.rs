@@ -114,7 +114,12 @@ impl Recovery<'_> {
             .log_start_offset
             .unwrap_or(first)
             .clamp(first, writer.end);
-        let epochs = self.epochs(&dir, log_start_offset, writer.end, &seen, unclean)?;
+        let mut epochs = self.epochs(&dir, log_start_offset, writer.end, &seen, unclean)?;
+        if created && epochs.unwritten() {
+            // Here rather than with the first append, which has somebody waiting.
+            checkpoint::write_leader_epochs(self.disk.as_ref(), &dir, epochs.entries())?;
+            epochs.set_written();
+        }
         let recovery_point = self.recovery_point.unwrap_or(0);
         if recovery_point > writer.end {
             tracing::error!(

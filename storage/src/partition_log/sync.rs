@@ -263,8 +263,10 @@ impl Shared {
     fn sync_files(&self, synced: Offset, end: Offset) -> Result<()> {
         let segments = self.segments();
         for (index, segment) in segments.iter().enumerate() {
-            let follows = segments.get(index + 1).map(|next| next.base_offset());
-            if segment.base_offset() < end && follows.is_none_or(|next| next > synced) {
+            let next = segments
+                .get(index + 1)
+                .map_or(end, |next| next.base_offset());
+            if segment.base_offset() < end && next > synced {
                 segment.sync()?;
             }
         }
