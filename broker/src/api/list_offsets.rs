@@ -35,6 +35,9 @@ use crate::router::{Reply, RequestContext};
 /// Versions served.
 pub const VERSIONS: RangeInclusive<i16> = 1..=10;
 
+/// From this version on, answers carry leader epochs; the codec refuses to encode them in older ones.
+const LEADER_EPOCHS_SINCE: i16 = 4;
+
 /// No such record.
 const UNKNOWN: TimestampAndOffset = TimestampAndOffset {
     timestamp_ms: -1,
@@ -78,6 +81,7 @@ struct Lookup {
     log: Arc<PartitionLog>,
     wanted: Wanted,
     limit: ReadLimit,
+    api_version: i16,
 }
 
 /// Answers what is known at once; goes to a blocking thread for the rest.
@@ -154,17 +158,25 @@ impl Lookup {
             log: Arc::clone(log),
             wanted,
             limit,
+            api_version: ctx.api_version,
         })
     }
 
     /// Blocking unless [`Wanted::is_immediate`].
     fn run(&self) -> ListOffsetsPartitionResponse {
         match self.find() {
-            Ok(found) => ListOffsetsPartitionResponse::default()
-                .with_partition_index(self.index)
-                .with_timestamp(found.timestamp_ms)
-                .with_offset(found.offset)
-                .with_leader_epoch(found.leader_epoch),
+            Ok(found) => {
+                let leader_epoch = if self.api_version >= LEADER_EPOCHS_SINCE {
+                    found.leader_epoch
+                } else {
+                    NO_LEADER_EPOCH
+                };
+                ListOffsetsPartitionResponse::default()
+                    .with_partition_index(self.index)
+                    .with_timestamp(found.timestamp_ms)
+                    .with_offset(found.offset)
+                    .with_leader_epoch(leader_epoch)
+            }
             Err(error) => failed(
                 self.index,
                 storage_failure("list_offsets", &self.topic.name, self.index, &error),
