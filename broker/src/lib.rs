@@ -1,11 +1,13 @@
 //! The Milena server: Kafka's wire protocol in front of the log, and model topics on it.
 //!
 //! - [`server`], [`connection`], [`router`]: from a socket to a handler and back, in order;
+//! - [`wire_shape`]: lengths that lie, refused before a request is decoded;
+//! - [`frame`]: responses that hold fetched records without a copy;
 //! - [`api`]: one file per Kafka API, named as Kafka names it;
 //! - [`catalog`]: topics, partitions, configs, ids;
 //! - [`group`]: consumer groups and their offsets;
 //! - [`model_topics`]: the model topics that run, on the local log;
-//! - [`http`]: metrics and health;
+//! - [`http`], [`logging`]: metrics, health, and the process's own log lines;
 //! - [`config`], [`cli`]: what the user writes and runs.
 
 pub mod api;

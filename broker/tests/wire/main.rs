@@ -3,4 +3,5 @@
 mod client;
 mod lifecycle;
 mod malformed;
+mod records;
 mod versions;
