@@ -2,7 +2,7 @@
 //!
 //! - A fetch offset inside a batch gets the whole batch; readers skip what is before it.
 //! - The answer waits until `min_bytes` are there over all partitions, or `max_wait_ms` are over. An
-//!   error in any partition answers at once. [`super::fetch_poll`] has the limits.
+//!   error in any partition answers at once. `fetch_poll` has the limits.
 //! - Partitions are filled in the request's order; clients rotate it themselves.
 //! - Sessions (KIP-227) are declined: a full fetch is answered with session id 0, and one that
 //!   goes on with a session gets FETCH_SESSION_ID_NOT_FOUND, after which clients send a full one.

@@ -2,7 +2,7 @@
 //!
 //! Newer Java clients ask on every connection and log an error where this API is missing. The
 //! answer is an empty subscription, which they don't push to, and which they renew after
-//! [`PUSH_INTERVAL_MS`].
+//! `PUSH_INTERVAL_MS`.
 
 use std::ops::RangeInclusive;
 

@@ -1,7 +1,7 @@
 //! The server: from a configuration to connections, and back to a clean stop.
 //!
 //! Start: the configuration is checked, both addresses are bound, the data folder is opened and its
-//! logs recovered ([`open`]), and only then are connections accepted. Clients that come earlier wait
+//! logs recovered (`open`), and only then are connections accepted. Clients that come earlier wait
 //! in the listen backlog.
 //!
 //! Stop, in this order, so that no accepted write is lost: no connection is accepted and nothing more
