@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::{MAX_BATCH_DELAY, MAX_BATCH_RECORDS, ModelSpec, ModelTopicSpec, Spanned};
+use super::{MAX_BATCH_RECORDS, ModelSpec, ModelTopicSpec, Spanned};
 use crate::model::CARD_FILE;
 
 /// Something wrong in the config, and where.
@@ -256,22 +256,13 @@ fn check_topic(
         };
         return Err(error(at("batch.max_records"), max_records.span(), problem));
     }
-    if topic.batch.max_delay > MAX_BATCH_DELAY {
-        let problem = Problem::Range {
-            found: format!("{:?}", topic.batch.max_delay),
-            from: "0ms".to_owned(),
-            to: format!("{MAX_BATCH_DELAY:?}"),
-        };
-        return Err(error(at("batch.max_delay"), topic_span, problem));
-    }
     Ok(())
 }
 
-/// A single input is not written as a list, and has no place of its own: the topic's name is next to it.
 fn input_span(topic: &ModelTopicSpec, number: usize) -> Range<usize> {
-    match topic.input.0.get(number).map(Spanned::span) {
-        Some(span) if !span.is_empty() => span,
-        _ => topic.name.span(),
+    match topic.input.0.get(number) {
+        Some(input) => input.span(),
+        None => topic.name.span(),
     }
 }
 
@@ -564,7 +555,7 @@ mod tests {
                 "'b.changelog'",
             ),
             (
-                topics(&[("b", "input=['b']")]),
+                topics(&[("b", "input='b'")]),
                 "model_topic[0].input",
                 "b -> b",
                 "'b'",

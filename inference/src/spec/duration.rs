@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error};
 
+use super::MAX_BATCH_DELAY;
+
+/// A batch's delay, no longer than the longest.
 pub(super) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse(&text).ok_or_else(|| {
-        D::Error::custom(format!(
+    match parse(&text) {
+        Some(delay) if delay <= MAX_BATCH_DELAY => Ok(delay),
+        Some(_) => Err(D::Error::custom(format!(
+            "{text:?} is longer than {MAX_BATCH_DELAY:?}"
+        ))),
+        None => Err(D::Error::custom(format!(
             "{text:?} is not a duration like \"10ms\", \"5s\" or \"1m\""
-        ))
-    })
+        ))),
+    }
 }
 
 fn parse(text: &str) -> Option<Duration> {
