@@ -9,7 +9,7 @@
 //! - [`producer_state`]: idempotence, the last five batches of each producer;
 //! - [`log_dir`]: the data folder: its lock, its checkpoints, and every partition in it;
 //! - [`recovery`], [`checkpoint`]: what a start reads, and what a clean stop leaves;
-//! - [`disk`]: every system call that writes.
+//! - [`disk`], [`clock`]: every system call that writes, and the time.
 
 pub mod batch;
 pub mod checkpoint;

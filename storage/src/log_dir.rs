@@ -12,16 +12,19 @@
 //! <topic>-<partition>.<id>-stray/      another topic of the same name had it; kept for a human
 //! ```
 
+mod checkpoints;
 mod folders;
+mod parallel;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use uuid::Uuid;
+
+use self::checkpoints::Checkpoints;
 
 use crate::checkpoint::{self, MetaProperties, OffsetCheckpoint, PartitionOffsets, uuid_text};
 use crate::clock::Clock;
@@ -35,8 +38,6 @@ const LOCK: &str = ".lock";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
 /// What Kafka's `CleanShutdownFileHandler` writes where there is no broker epoch.
 const CLEAN_SHUTDOWN_CONTENT: &[u8] = br#"{"version":0,"brokerEpoch":-1}"#;
-/// How often a start that takes long says how far it is.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How to open a data folder.
 #[derive(Clone, Debug)]
@@ -87,16 +88,6 @@ pub struct LogDir {
     queue: Arc<SyncQueue>,
     sync_threads: Vec<JoinHandle<()>>,
     _lock: DiskLock,
-}
-
-/// What the checkpoint files say, also of partitions that are not open.
-#[derive(Debug, Default)]
-struct Checkpoints {
-    recovery_points: PartitionOffsets,
-    log_start_offsets: PartitionOffsets,
-    high_watermarks: PartitionOffsets,
-    /// The files do not say so yet.
-    changed: bool,
 }
 
 impl LogDir {
@@ -173,7 +164,8 @@ impl LogDir {
             return Err(Error::Closed);
         }
         let progress = Progress::default();
-        let opened = self.in_parallel(
+        let opened = parallel::run(
+            self.config.recovery_threads,
             &logs,
             |log| self.open_log(log, &progress),
             |done, elapsed| {
@@ -267,7 +259,8 @@ impl LogDir {
         self.stopped.store(true, Ordering::Release);
         let _opening = lock(&self.opening);
         let logs = self.open_now();
-        let closed = self.in_parallel(
+        let closed = parallel::run(
+            self.config.recovery_threads,
             &logs,
             |(_, log)| Ok(log.close()),
             |done, elapsed| {
@@ -337,64 +330,6 @@ impl LogDir {
     fn write_checkpoints(&self) -> Result<()> {
         lock(&self.checkpoints).write(self.disk.as_ref(), self.path())
     }
-
-    /// Runs `work` on all of `items` on the recovery threads; the first error ends it. `report` is
-    /// told how many are done while it takes long.
-    fn in_parallel<T: Sync, R: Send>(
-        &self,
-        items: &[T],
-        work: impl Fn(&T) -> Result<R> + Sync,
-        report: impl Fn(usize, Duration),
-    ) -> Result<Vec<R>> {
-        let next = AtomicUsize::new(0);
-        let (sender, receiver) = mpsc::channel();
-        let started = std::time::Instant::now();
-        let mut results: Vec<Option<R>> = items.iter().map(|_| None).collect();
-        thread::scope(|scope| {
-            for _ in 0..self.config.recovery_threads.clamp(1, items.len().max(1)) {
-                let (sender, next, work) = (sender.clone(), &next, &work);
-                scope.spawn(move || {
-                    while let Some((index, item)) = {
-                        let index = next.fetch_add(1, Ordering::Relaxed);
-                        items.get(index).map(|item| (index, item))
-                    } {
-                        if sender.send((index, work(item))).is_err() {
-                            break;
-                        }
-                    }
-                });
-            }
-            drop(sender);
-            let mut reported = started;
-            let mut done = 0;
-            loop {
-                if reported.elapsed() >= PROGRESS_INTERVAL {
-                    report(done, started.elapsed());
-                    reported = std::time::Instant::now();
-                }
-                match receiver.recv_timeout(PROGRESS_INTERVAL) {
-                    Ok((index, result)) => {
-                        let slot = results.get_mut(index);
-                        done += 1;
-                        // Dropping the receiver ends the threads, after what each is at.
-                        let result = match result {
-                            Ok(result) => result,
-                            Err(error) => {
-                                drop(receiver);
-                                return Err(error);
-                            }
-                        };
-                        if let Some(slot) = slot {
-                            *slot = Some(result);
-                        }
-                    }
-                    Err(mpsc::RecvTimeoutError::Timeout) => {}
-                    Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(()),
-                }
-            }
-        })?;
-        Ok(results.into_iter().flatten().collect())
-    }
 }
 
 impl Drop for LogDir {
@@ -404,64 +339,6 @@ impl Drop for LogDir {
             // One that panicked has nothing left to be waited for.
             let _ = thread.join();
         }
-    }
-}
-
-impl Checkpoints {
-    fn read(disk: &dyn Disk, path: &Path) -> Result<Self> {
-        let read = |checkpoint| match checkpoint::read_offsets(disk, path, checkpoint) {
-            // Each only saves work, or says again what the log has.
-            Err(error @ Error::CorruptFile { .. }) => {
-                tracing::warn!(%error, "passed over a damaged checkpoint");
-                Ok(PartitionOffsets::new())
-            }
-            read => read,
-        };
-        Ok(Self {
-            recovery_points: read(OffsetCheckpoint::RecoveryPoint)?,
-            log_start_offsets: read(OffsetCheckpoint::LogStartOffset)?,
-            high_watermarks: read(OffsetCheckpoint::HighWatermark)?,
-            changed: false,
-        })
-    }
-
-    fn set(&mut self, checkpoint: OffsetCheckpoint, key: &Key, offset: Option<Offset>) {
-        let offsets = match checkpoint {
-            OffsetCheckpoint::RecoveryPoint => &mut self.recovery_points,
-            OffsetCheckpoint::LogStartOffset => &mut self.log_start_offsets,
-            OffsetCheckpoint::HighWatermark => &mut self.high_watermarks,
-        };
-        let before = match offset {
-            Some(offset) => offsets.insert(key.clone(), offset),
-            None => offsets.remove(key),
-        };
-        self.changed |= before != offset;
-    }
-
-    /// Forgets a partition.
-    fn remove(&mut self, key: &Key) {
-        for checkpoint in [
-            OffsetCheckpoint::RecoveryPoint,
-            OffsetCheckpoint::LogStartOffset,
-            OffsetCheckpoint::HighWatermark,
-        ] {
-            self.set(checkpoint, key, None);
-        }
-    }
-
-    fn write(&mut self, disk: &dyn Disk, path: &Path) -> Result<()> {
-        if !self.changed {
-            return Ok(());
-        }
-        for (checkpoint, offsets) in [
-            (OffsetCheckpoint::RecoveryPoint, &self.recovery_points),
-            (OffsetCheckpoint::LogStartOffset, &self.log_start_offsets),
-            (OffsetCheckpoint::HighWatermark, &self.high_watermarks),
-        ] {
-            checkpoint::write_offsets(disk, path, checkpoint, offsets)?;
-        }
-        self.changed = false;
-        Ok(())
     }
 }
 

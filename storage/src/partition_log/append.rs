@@ -150,8 +150,7 @@ impl PartitionLog {
     /// Closes the newest segment and begins another at the writer's end.
     fn roll(&self, writer: &mut Writer, now_ms: i64, config: &LogConfig) -> Result<()> {
         writer.active.finish()?;
-        let expiration_ms = i64::try_from(config.producer_id_expiration_ms).unwrap_or(i64::MAX);
-        writer.producers.remove_expired(now_ms, expiration_ms);
+        self.forget_idle_producers(writer);
         self.snapshots.write(writer.end, &writer.producers)?;
         let shared = &self.shared;
         let next = SegmentWriter::create(&shared.disk, &shared.dir, writer.end, config, now_ms)?;
@@ -167,6 +166,13 @@ impl PartitionLog {
         );
         writer.active = next;
         Ok(())
+    }
+
+    pub(super) fn forget_idle_producers(&self, writer: &mut Writer) {
+        let expiration_ms = self.config().producer_id_expiration_ms;
+        let expiration_ms = i64::try_from(expiration_ms).unwrap_or(i64::MAX);
+        let now_ms = self.shared.clock.now_ms();
+        writer.producers.remove_expired(now_ms, expiration_ms);
     }
 
     /// Makes everything appended visible.

@@ -117,3 +117,52 @@ impl LeaderEpochs {
         Some((floor.map_or(requested, |entry| entry.leader_epoch), end))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(leader_epoch: i32, start_offset: Offset) -> EpochEntry {
+        EpochEntry {
+            leader_epoch,
+            start_offset,
+        }
+    }
+
+    #[test]
+    fn ends_of_epochs_are_as_in_kafka() {
+        let epochs = LeaderEpochs::new(&[entry(2, 10), entry(4, 20)], 0);
+        let end = |requested| epochs.end_offset_for(requested, 30);
+        assert_eq!(end(-1), None);
+        assert_eq!(end(1), Some((1, 10)), "older than all");
+        assert_eq!(end(2), Some((2, 20)));
+        assert_eq!(end(3), Some((2, 20)), "unknown, in between");
+        assert_eq!(end(4), Some((4, 30)));
+        assert_eq!(end(5), None, "newer than all");
+    }
+
+    #[test]
+    fn an_epoch_without_records_gives_way_to_the_next() {
+        let mut epochs = LeaderEpochs::new(&[], 0);
+        assert!(epochs.unwritten());
+        epochs.set_written();
+        epochs.bump(0);
+        assert_eq!(epochs.entries(), [entry(1, 0)]);
+        assert!(epochs.unwritten());
+        epochs.assign(1, 7);
+        assert_eq!(epochs.entries(), [entry(1, 0)], "an epoch begins once");
+    }
+
+    #[test]
+    fn a_cut_keeps_the_current_epoch() {
+        let mut epochs = LeaderEpochs::new(&[entry(0, 0), entry(1, 10), entry(2, 20)], 0);
+        epochs.set_written();
+        epochs.truncate(25);
+        assert!(!epochs.unwritten());
+        epochs.truncate(20);
+        assert_eq!(epochs.entries(), [entry(0, 0), entry(1, 10), entry(2, 20)]);
+        epochs.truncate(10);
+        assert_eq!(epochs.entries(), [entry(0, 0), entry(2, 10)]);
+        assert!(epochs.unwritten());
+    }
+}

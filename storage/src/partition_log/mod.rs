@@ -133,11 +133,10 @@ pub struct TimestampAndOffset {
 }
 
 /// The log of one partition. Shared as `Arc<PartitionLog>`; every method takes `&self`.
-///
-/// Locks, in the order they are taken: the checkpoint, the writer, the leader epochs, then those of
-/// [`sync`].
 #[derive(Debug)]
 pub struct PartitionLog {
+    // Locks, in the order they are taken: the checkpoint, the writer, the leader epochs, then those
+    // of the shared part.
     shared: Arc<Shared>,
     config: RwLock<Arc<LogConfig>>,
     writer: Mutex<Writer>,

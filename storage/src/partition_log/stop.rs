@@ -23,7 +23,8 @@ impl PartitionLog {
         self.shared.check_exists()?;
         let mut last = lock(&self.checkpointed);
         let (end, snapshot) = {
-            let writer = lock(&self.writer);
+            let mut writer = lock(&self.writer);
+            self.forget_idle_producers(&mut writer);
             match self.shared.visibility {
                 Visibility::Ordinary => (writer.end, Some(writer.producers.encode_snapshot())),
                 // The hidden tail may go, and what a recovery point covers must not.

@@ -252,6 +252,16 @@ impl AsRef<[u8]> for Owned {
     }
 }
 
+/// The pages that `range` touches.
+pub(super) fn whole_pages(range: &Range<usize>) -> Range<usize> {
+    let page = page_size();
+    range.start / page * page
+        ..range
+            .end
+            .checked_next_multiple_of(page)
+            .unwrap_or(range.end)
+}
+
 fn page_size() -> usize {
     static PAGE_SIZE: OnceLock<usize> = OnceLock::new();
     *PAGE_SIZE.get_or_init(|| {

@@ -13,7 +13,9 @@
 mod head;
 mod index;
 mod map;
+mod resume;
 mod scan;
+mod tail;
 mod walk;
 mod writer;
 
@@ -25,8 +27,9 @@ pub(crate) use head::BatchHead;
 pub(crate) use index::{Entries, Index, OffsetEntry, TimeEntry};
 pub(crate) use map::{Access, MappedFile, Miss, View};
 pub(crate) use scan::{BatchReader, Scan, Scanned};
+pub(crate) use tail::Tail;
 pub(crate) use walk::{Found, Walk, Wanted};
-pub(crate) use writer::{SegmentWriter, Tail};
+pub(crate) use writer::SegmentWriter;
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};

@@ -8,8 +8,7 @@ use crate::error::{Error, Result};
 
 use super::index::Entry;
 use super::walk::Wanted;
-use super::writer::Tail;
-use super::{BatchHead, Segment};
+use super::{BatchHead, Segment, Tail};
 
 /// Bytes read at once where whole batches are looked at.
 const SCAN_BUFFER_BYTES: usize = 1 << 20;

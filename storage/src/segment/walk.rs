@@ -3,11 +3,13 @@
 //! A walk goes from header to header; the offset index brings it near its start, and past the
 //! middle of a large read, so that a read costs about one index interval of headers at each end.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::index::{Entries, OffsetEntry};
+use super::map::whole_pages;
 use super::{Access, BatchHead, Miss, Segment, View};
 use crate::Offset;
 use crate::batch::layout;
@@ -40,6 +42,8 @@ pub(crate) struct Walk<'a> {
     index: Entries<OffsetEntry>,
     view: Option<View>,
     access: Access,
+    /// Known to be in memory: most headers are in the page of the one before.
+    ensured: RefCell<Range<usize>>,
 }
 
 impl Segment {
@@ -59,6 +63,7 @@ impl Segment {
             index,
             view,
             access,
+            ensured: RefCell::default(),
         })
     }
 
@@ -91,7 +96,7 @@ impl Walk<'_> {
         // Below the view's length, so it fits.
         let start = position as usize;
         let range = start..start.saturating_add(layout::RECORDS);
-        view.ensure(range.clone(), self.access)?;
+        self.ensure(view, &range)?;
         let header = view
             .get(range)
             .ok_or_else(|| corrupt("the file ends inside of a header"))?;
@@ -100,6 +105,17 @@ impl Walk<'_> {
             return Err(corrupt("the file ends inside of a batch"));
         }
         Ok(Some(head))
+    }
+
+    fn ensure(&self, view: &View, range: &Range<usize>) -> Result<(), Miss> {
+        let mut ensured = self.ensured.borrow_mut();
+        if ensured.start <= range.start && range.end <= ensured.end {
+            return Ok(());
+        }
+        let pages = whole_pages(range);
+        view.ensure(pages.clone(), self.access)?;
+        *ensured = pages;
+        Ok(())
     }
 
     /// The first batch that ends at or after `offset`.

@@ -1,0 +1,80 @@
+//! The three checkpoints of a data folder, in memory and on disk.
+
+use std::path::Path;
+
+use super::Key;
+use crate::Offset;
+use crate::checkpoint::{self, OffsetCheckpoint, PartitionOffsets};
+use crate::disk::Disk;
+use crate::error::{Error, Result};
+
+/// What the checkpoint files say, also of partitions that are not open.
+#[derive(Debug, Default)]
+pub(super) struct Checkpoints {
+    pub recovery_points: PartitionOffsets,
+    pub log_start_offsets: PartitionOffsets,
+    pub high_watermarks: PartitionOffsets,
+    /// The files do not say so yet.
+    changed: bool,
+}
+
+impl Checkpoints {
+    /// Reads the files; one that is damaged is passed over.
+    pub fn read(disk: &dyn Disk, path: &Path) -> Result<Self> {
+        let read = |checkpoint| match checkpoint::read_offsets(disk, path, checkpoint) {
+            // Each only saves work, or says again what the log has.
+            Err(error @ Error::CorruptFile { .. }) => {
+                tracing::warn!(%error, "passed over a damaged checkpoint");
+                Ok(PartitionOffsets::new())
+            }
+            read => read,
+        };
+        Ok(Self {
+            recovery_points: read(OffsetCheckpoint::RecoveryPoint)?,
+            log_start_offsets: read(OffsetCheckpoint::LogStartOffset)?,
+            high_watermarks: read(OffsetCheckpoint::HighWatermark)?,
+            changed: false,
+        })
+    }
+
+    /// Sets or forgets one offset of a partition.
+    pub fn set(&mut self, checkpoint: OffsetCheckpoint, key: &Key, offset: Option<Offset>) {
+        let offsets = match checkpoint {
+            OffsetCheckpoint::RecoveryPoint => &mut self.recovery_points,
+            OffsetCheckpoint::LogStartOffset => &mut self.log_start_offsets,
+            OffsetCheckpoint::HighWatermark => &mut self.high_watermarks,
+        };
+        let before = match offset {
+            Some(offset) => offsets.insert(key.clone(), offset),
+            None => offsets.remove(key),
+        };
+        self.changed |= before != offset;
+    }
+
+    /// Forgets a partition.
+    pub fn remove(&mut self, key: &Key) {
+        for checkpoint in [
+            OffsetCheckpoint::RecoveryPoint,
+            OffsetCheckpoint::LogStartOffset,
+            OffsetCheckpoint::HighWatermark,
+        ] {
+            self.set(checkpoint, key, None);
+        }
+    }
+
+    /// Writes the files where they say something else.
+    pub fn write(&mut self, disk: &dyn Disk, path: &Path) -> Result<()> {
+        if !self.changed {
+            return Ok(());
+        }
+        for (checkpoint, offsets) in [
+            (OffsetCheckpoint::RecoveryPoint, &self.recovery_points),
+            (OffsetCheckpoint::LogStartOffset, &self.log_start_offsets),
+            (OffsetCheckpoint::HighWatermark, &self.high_watermarks),
+        ] {
+            checkpoint::write_offsets(disk, path, checkpoint, offsets)?;
+        }
+        self.changed = false;
+        Ok(())
+    }
+}
