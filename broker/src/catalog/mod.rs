@@ -7,24 +7,26 @@
 //!
 //! Lookups take a read lock for as long as it takes to clone an `Arc`.
 
+mod error;
 pub(crate) mod names;
 mod open;
 mod records;
 pub mod topic_config;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use storage::log_dir::OpenLog;
 use storage::partition_log::{Durability, Visibility};
-use storage::{LogDir, Offset, PartitionLog};
+use storage::{LogDir, PartitionLog};
 use uuid::Uuid;
 
 use crate::clock::Clock;
 
+pub use error::CatalogError;
 pub use names::{check_name, is_reserved};
 use records::TopicRecord;
 pub use topic_config::TopicDefaults;
@@ -124,77 +126,6 @@ pub struct NewTopic {
     pub configs: BTreeMap<String, String>,
     /// What it is for.
     pub kind: TopicKind,
-}
-
-/// Why the catalog refused or failed.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum CatalogError {
-    /// There is one of that name.
-    #[error("topic '{0}' already exists")]
-    TopicExists(String),
-    /// There is none.
-    #[error("topic '{0}' does not exist")]
-    UnknownTopic(String),
-    /// Not a legal name.
-    #[error("topic name {0:?} is invalid: {1}")]
-    InvalidName(String, String),
-    /// Not a legal partition count.
-    #[error("topic '{0}': partition count {1} is not within 1..={MAX_PARTITIONS}")]
-    InvalidPartitions(String, i32),
-    /// An unknown config or a bad value.
-    #[error("config {key} = {value:?}: {reason}")]
-    InvalidConfig {
-        /// The config's name.
-        key: String,
-        /// The value.
-        value: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The producer ids are used up.
-    #[error("all producer ids are used up")]
-    ProducerIdsExhausted,
-    /// The data folder has a folder where a new partition's would be.
-    #[error("folder {0} is in the way: it is not part of the topic to create")]
-    FolderInTheWay(PathBuf),
-    /// The data folder has partitions, but no catalog that could say what they are.
-    #[error(
-        "data folder {path} has {folders} partition folders, such as {example:?}, but its catalog \
-         {CATALOG_TOPIC} is missing or empty: restore the catalog or start with an empty folder"
-    )]
-    Missing {
-        /// The data folder.
-        path: PathBuf,
-        /// How many partition folders there are.
-        folders: usize,
-        /// One of them.
-        example: String,
-    },
-    /// A record of the catalog's log is not understood.
-    #[error("{CATALOG_TOPIC}, record at offset {offset}: {reason}")]
-    Corrupt {
-        /// The record's offset.
-        offset: Offset,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A logged topic can't be opened.
-    #[error("topic '{name}': {reason}")]
-    Unusable {
-        /// The topic.
-        name: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A change can't be written down.
-    #[error("{CATALOG_TOPIC}: encode a record: {0}")]
-    Encode(String),
-    /// The broker stops; whether the change was made is unknown.
-    #[error("the broker is stopping")]
-    Stopping,
-    /// The log failed.
-    #[error(transparent)]
-    Storage(#[from] storage::Error),
 }
 
 /// The catalog.

@@ -14,6 +14,10 @@ use storage::partition_log::Durability;
 
 use super::{CatalogError, TopicConfig};
 
+mod table;
+
+pub use table::TOPIC_CONFIGS;
+
 /// Kafka's test-only override of `segment.bytes` without its lower bound. Accepted, not described.
 const INTERNAL_SEGMENT_BYTES: &str = "internal.segment.bytes";
 
@@ -140,248 +144,6 @@ impl TopicConfigDef {
     }
 }
 
-const fn int(min: i32) -> ConfigKind {
-    ConfigKind::Int { min, max: i32::MAX }
-}
-
-const fn long(min: i64) -> ConfigKind {
-    ConfigKind::Long { min }
-}
-
-const DURABILITIES: ConfigKind = ConfigKind::Choice(&["disk", "page_cache"]);
-const LONG_MAX: &str = "9223372036854775807";
-
-/// Every topic config, sorted by name. Names, types, bounds and defaults: Kafka's `LogConfig` and
-/// `ServerTopicConfigSynonyms`; those that begin with `milena.` are Milena's own.
-pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
-    TopicConfigDef::new(
-        "cleanup.policy",
-        "log.cleanup.policy",
-        ConfigKind::List(&["compact", "delete"]),
-        "delete",
-        "What happens to old records. With \"compact\" every record must have a key, or it is \
-         refused. This release removes no records under either policy.",
-    ),
-    TopicConfigDef::new(
-        "compression.gzip.level",
-        "compression.gzip.level",
-        ConfigKind::Int { min: -1, max: 9 },
-        "-1",
-        "The level of gzip where compression.type is gzip.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "compression.lz4.level",
-        "compression.lz4.level",
-        ConfigKind::Int { min: 1, max: 17 },
-        "9",
-        "The level of lz4 where compression.type is lz4.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "compression.type",
-        "compression.type",
-        ConfigKind::Choice(&["gzip", "lz4", "producer", "snappy", "uncompressed", "zstd"]),
-        "producer",
-        "The codec of stored batches. Batches are stored as the producer compressed them, whatever \
-         this says.",
-    ),
-    TopicConfigDef::new(
-        "compression.zstd.level",
-        "compression.zstd.level",
-        ConfigKind::Int {
-            min: -131_072,
-            max: 22,
-        },
-        "3",
-        "The level of zstd where compression.type is zstd.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "delete.retention.ms",
-        "log.cleaner.delete.retention.ms",
-        long(0),
-        "86400000",
-        "How long a compacted topic keeps a tombstone, milliseconds.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "file.delete.delay.ms",
-        "log.segment.delete.delay.ms",
-        long(0),
-        "60000",
-        "How long a removed segment's file stays on the disk, milliseconds.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "flush.messages",
-        "log.flush.interval.messages",
-        long(1),
-        LONG_MAX,
-        "After how many records the log is synced. When a record is durable is set by \
-         milena.acks.all.durability and milena.acks.one.durability instead.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "flush.ms",
-        "log.flush.interval.ms",
-        long(0),
-        LONG_MAX,
-        "After how many milliseconds the log is synced. When a record is durable is set by \
-         milena.acks.all.durability and milena.acks.one.durability instead.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "index.interval.bytes",
-        "log.index.interval.bytes",
-        int(0),
-        "4096",
-        "Bytes of log between two entries of the offset index.",
-    ),
-    TopicConfigDef::new(
-        "max.compaction.lag.ms",
-        "log.cleaner.max.compaction.lag.ms",
-        long(1),
-        LONG_MAX,
-        "The longest that a record of a compacted topic stays uncompacted, milliseconds.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "max.message.bytes",
-        "message.max.bytes",
-        int(0),
-        "1048588",
-        "The largest record batch, as compressed, bytes.",
-    ),
-    TopicConfigDef::new(
-        "message.timestamp.after.max.ms",
-        "log.message.timestamp.after.max.ms",
-        long(0),
-        "3600000",
-        "How far a record's timestamp may be ahead of the broker's clock, milliseconds.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "message.timestamp.before.max.ms",
-        "log.message.timestamp.before.max.ms",
-        long(0),
-        LONG_MAX,
-        "How far a record's timestamp may be behind the broker's clock, milliseconds.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "message.timestamp.type",
-        "log.message.timestamp.type",
-        ConfigKind::Choice(&["CreateTime", "LogAppendTime"]),
-        "CreateTime",
-        "Which time a record carries: the producer's (CreateTime), or the broker's at append \
-         (LogAppendTime).",
-    ),
-    TopicConfigDef::new(
-        "milena.acks.all.durability",
-        "milena.acks.all.durability",
-        DURABILITIES,
-        "disk",
-        "What a produce with acks=all waits for: \"disk\" is a completed fdatasync, \"page_cache\" \
-         survives the process but not the power.",
-    ),
-    TopicConfigDef::new(
-        "milena.acks.one.durability",
-        "milena.acks.one.durability",
-        DURABILITIES,
-        "page_cache",
-        "What a produce with acks=1 waits for: \"disk\" is a completed fdatasync, \"page_cache\" \
-         survives the process but not the power.",
-    ),
-    TopicConfigDef::new(
-        "min.cleanable.dirty.ratio",
-        "log.cleaner.min.cleanable.ratio",
-        ConfigKind::Double { min: 0.0, max: 1.0 },
-        "0.5",
-        "The share of a compacted log that must be uncompacted before it is compacted.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "min.compaction.lag.ms",
-        "log.cleaner.min.compaction.lag.ms",
-        long(0),
-        "0",
-        "The least time that a record of a compacted topic stays uncompacted, milliseconds.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "min.insync.replicas",
-        "min.insync.replicas",
-        int(1),
-        "1",
-        "How many replicas a write with acks=all needs. Every partition has one replica, and \
-         acks=all waits for milena.acks.all.durability on it.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "preallocate",
-        "log.preallocate",
-        ConfigKind::Boolean,
-        "false",
-        "Whether a new segment's file is allocated at its full size.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "retention.bytes",
-        "log.retention.bytes",
-        long(i64::MIN),
-        "-1",
-        "How large a partition may grow before its oldest segments are removed, bytes; -1 is \
-         without a limit.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "retention.ms",
-        "log.retention.ms",
-        long(-1),
-        "604800000",
-        "How old a segment may grow before it is removed, milliseconds; -1 is without a limit.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "segment.bytes",
-        "log.segment.bytes",
-        int(1024 * 1024),
-        "1073741824",
-        "The size at which a segment rolls, bytes.",
-    ),
-    TopicConfigDef::new(
-        "segment.index.bytes",
-        "log.index.size.max.bytes",
-        int(4),
-        "10485760",
-        "The size of the offset index at which a segment rolls, bytes.",
-    ),
-    TopicConfigDef::new(
-        "segment.jitter.ms",
-        "log.roll.jitter.ms",
-        long(0),
-        "0",
-        "The most that is subtracted at random from segment.ms, milliseconds.",
-    )
-    .not_acted_on(),
-    TopicConfigDef::new(
-        "segment.ms",
-        "log.roll.ms",
-        long(1),
-        "604800000",
-        "The age at which a segment rolls, milliseconds.",
-    ),
-    TopicConfigDef::new(
-        "unclean.leader.election.enable",
-        "unclean.leader.election.enable",
-        ConfigKind::Boolean,
-        "false",
-        "Whether a replica that is not in sync may lead. Every partition has one replica.",
-    )
-    .not_acted_on(),
-];
-
 /// Where a config's value comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfigSource {
@@ -465,7 +227,10 @@ pub(super) fn checked(
             let trimmed = value.trim();
             let kind = match TopicConfigDef::find(&key) {
                 Some(def) => def.kind,
-                None if key == INTERNAL_SEGMENT_BYTES => int(1),
+                None if key == INTERNAL_SEGMENT_BYTES => ConfigKind::Int {
+                    min: 1,
+                    max: i32::MAX,
+                },
                 None => return Err(invalid(&key, trimmed, "unknown topic config")),
             };
             match kind.check(trimmed) {
