@@ -221,6 +221,19 @@ async fn refusals_at_every_version() {
         );
     }
     for (_, version) in every(fetch::VERSIONS) {
+        if version >= 9 {
+            let mut request = fetch_request("t", id, version, 0);
+            request.topics[0].partitions[0].current_leader_epoch = -2;
+            let response = client.call(version, &request).await;
+            let partition = &response.responses[0].partitions[0];
+            assert_eq!(partition.error_code, 74, "v{version}");
+            let told = (
+                partition.current_leader.leader_id.0,
+                response.node_endpoints.len(),
+            );
+            let expected = if version >= 16 { (0, 1) } else { (-1, 0) };
+            assert_eq!(told, expected, "v{version}");
+        }
         let mut request = fetch_request("t", id, version, 0);
         request.topics[0].partitions[0].partition = 7;
         let mut unknown = fetch_request("u", Uuid::from_u128(7), version, 0).topics;

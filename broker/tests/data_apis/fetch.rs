@@ -305,6 +305,29 @@ async fn leader_epochs_are_checked() {
 }
 
 #[tokio::test]
+async fn records_that_left_the_page_cache_are_read_from_the_disk() {
+    let test = TestBroker::start().await;
+    let large = batch(&["x".repeat(100_000).as_str()]);
+    for (topic, partition) in [("t", 0), ("t", 1), ("u", 0), ("u", 1)] {
+        if partition == 0 {
+            test.create(topic, 2).await;
+        }
+        let request = produce_request(topic, partition, Some(large.clone()));
+        answer(broker::api::produce::handle(&test.context(12), request).await).await;
+        // Clean pages, and not mapped yet: the system lets go of them. Where it does not (tmpfs),
+        // the same is read from memory.
+        test.evict(topic, partition);
+    }
+    let both = fetch_request(&[("t", 0, 0), ("t", 1, 0)]).with_max_wait_ms(LONG);
+    let found = fetched(&test, both).await;
+    assert_eq!(sizes(&found), [large.len(), large.len()]);
+    assert_eq!(values(&found[1])[0].len(), 100_000);
+
+    let limited = fetch_request(&[("u", 0, 0), ("u", 1, 0)]).with_max_bytes(10);
+    assert_eq!(sizes(&fetched(&test, limited).await), [large.len(), 0]);
+}
+
+#[tokio::test]
 async fn sessions_are_declined() {
     let test = TestBroker::start().await;
     test.create("t", 1).await;

@@ -1,7 +1,9 @@
 //! A broker without sockets, requests to its handlers, and batches good and bad.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use broker::Broker;
@@ -27,7 +29,7 @@ pub const FETCH_BY_NAME: i16 = 12;
 pub struct TestBroker {
     pub broker: Arc<Broker>,
     pub server: RunningServer,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl TestBroker {
@@ -46,7 +48,7 @@ impl TestBroker {
         Self {
             broker: Arc::clone(server.broker()),
             server,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -84,6 +86,16 @@ impl TestBroker {
             kind,
         };
         self.broker.catalog.create_topic(new).await.unwrap()
+    }
+
+    /// Asks the system to drop a partition's first segment from the page cache.
+    pub fn evict(&self, topic: &str, partition: i32) {
+        let folder = self.folder.path().join(format!("{topic}-{partition}"));
+        let file = File::open(folder.join("00000000000000000000.log")).unwrap();
+        // SAFETY: the descriptor is open until the end of this function.
+        let advised =
+            unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        assert_eq!(advised, 0);
     }
 
     /// Produces with acks=all, at the newest version that names topics.
