@@ -57,7 +57,7 @@ use serde::{Deserialize, Serialize};
 use crate::feature::JsonPath;
 
 /// Widest layer, and most inputs of one.
-pub const MAX_LAYER_WIDTH: usize = 1 << 16;
+pub const MAX_LAYER_WIDTH: usize = 1 << 15;
 /// Most layers of a model.
 pub const MAX_LAYERS: usize = 64;
 /// Most weights of a model: a GiB of f32.

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::dense::Dense;
+use super::forward::forward;
 use super::{Device, InferError, Model, Rows};
 
 /// A single layer.
@@ -34,36 +35,13 @@ impl Model for Linear {
     }
 
     fn infer(&mut self, rows: &Rows) -> Result<Rows, InferError> {
-        forward(rows, self.output_width(), |x| self.layer.forward(&x))
+        let widest = self.layer.inputs().max(self.layer.outputs());
+        forward(rows, widest, self.output_width(), |x| {
+            self.layer.forward(&x)
+        })
     }
 
     fn replica(&self) -> Box<dyn Model> {
         Box::new(self.clone())
-    }
-}
-
-/// Runs rows through a network of tensors.
-pub(super) fn forward(
-    rows: &Rows,
-    output_width: usize,
-    network: impl FnOnce(Tensor) -> candle_core::Result<Tensor>,
-) -> Result<Rows, InferError> {
-    if rows.is_empty() {
-        return Ok(Rows::new(output_width));
-    }
-    let logits = Tensor::from_slice(
-        rows.values(),
-        (rows.len(), rows.width()),
-        &candle_core::Device::Cpu,
-    )
-    .and_then(network)
-    .and_then(|logits| logits.flatten_all()?.to_vec1::<f32>())
-    .map_err(|error| InferError(error.to_string()))?;
-    match Rows::from_values(output_width, logits) {
-        Some(logits) if logits.len() == rows.len() => Ok(logits),
-        _ => Err(InferError(format!(
-            "the model did not answer {} rows with {output_width} numbers each",
-            rows.len()
-        ))),
     }
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::card::Activation;
 use super::dense::Dense;
-use super::linear::forward;
+use super::forward::forward;
 use super::{Device, InferError, Model, Rows};
 
 /// Layers with an activation between them.
@@ -13,6 +13,8 @@ pub struct Mlp {
     hidden: Vec<Dense>,
     last: Dense,
     activation: Activation,
+    /// Of the input and all layers.
+    widest: usize,
 }
 
 impl Mlp {
@@ -31,8 +33,11 @@ impl Mlp {
             }
             hidden.push(layer);
         }
+        let width = |layer: &Dense| layer.inputs().max(layer.outputs());
+        let widest = hidden.iter().map(width).max().unwrap_or(1);
         match hidden.pop() {
             Some(last) => Ok(Self {
+                widest,
                 hidden,
                 last,
                 activation,
@@ -56,7 +61,7 @@ impl Model for Mlp {
     }
 
     fn infer(&mut self, rows: &Rows) -> Result<Rows, InferError> {
-        forward(rows, self.output_width(), |mut x| {
+        forward(rows, self.widest, self.output_width(), |mut x| {
             for layer in &self.hidden {
                 x = activate(self.activation, &layer.forward(&x)?)?;
             }

@@ -5,6 +5,7 @@
 
 pub mod card;
 mod dense;
+mod forward;
 mod linear;
 mod load;
 mod mlp;
