@@ -118,7 +118,7 @@ impl<W: Write> Display<W> {
         });
         write!(
             self.out,
-            "{:>12} scored   {:>9}/s{latency}   {} alerts",
+            "{:>12} scored   {:>9}/s{latency}   alerts {}",
             grouped(counts.scored),
             grouped(per_second.round() as u64),
             grouped(counts.alerts),
@@ -148,7 +148,7 @@ impl<W: Write> Display<W> {
         }
         writeln!(
             out,
-            "{} alerts (score {ALERT_SCORE} and above)",
+            "alerts (score {ALERT_SCORE} and above): {}",
             grouped(counts.alerts)
         )?;
         match (outcome.fault(), outcome.recount) {
@@ -228,6 +228,6 @@ mod tests {
         assert_eq!(lines.len(), ALERTS_A_LINE + 1);
         assert!(lines[0].contains("t-000000000") && lines[0].contains("score 0.950"));
         assert!(lines[3].contains("1,500 scored") && lines[3].contains("p50 0.80 ms  p99 12.0 ms"));
-        assert!(lines[3].contains("10 alerts"));
+        assert!(lines[3].contains("alerts 10"));
     }
 }

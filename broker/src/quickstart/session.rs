@@ -215,3 +215,38 @@ async fn count_again(
     let reader = Reader::new(connection, DERIVED, start.derived_ends.clone());
     scores::recount(reader, &ends, &tracker.offsets()).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(acknowledged: u64, scored: u64, doubles: u64, recount: Option<Recount>) -> Outcome {
+        Outcome {
+            counts: Counts {
+                acknowledged,
+                scored,
+                doubles,
+                ..Counts::default()
+            },
+            elapsed: Duration::from_secs(1),
+            latency: None,
+            recount,
+        }
+    }
+
+    #[test]
+    fn missing_scores_and_doubles_are_faults() {
+        let recount = |scored, doubles| Some(Recount { scored, doubles });
+        assert_eq!(outcome(5, 5, 0, None).fault(), None);
+        assert_eq!(outcome(5, 5, 0, recount(5, 0)).fault(), None);
+        for (bad, says) in [
+            (outcome(5, 4, 0, recount(5, 0)), "1 transactions are not"),
+            (outcome(5, 5, 2, recount(5, 0)), "2 scores are doubles"),
+            (outcome(5, 5, 0, recount(3, 0)), "2 transactions are not"),
+            (outcome(5, 5, 0, recount(5, 1)), "1 scores are doubles"),
+        ] {
+            let fault = bad.fault().unwrap_or_default();
+            assert!(fault.contains(says), "{fault:?}");
+        }
+    }
+}
