@@ -142,6 +142,8 @@ pub struct Faults {
     pub fail_truncate: AtomicBool,
     /// No time index can be created.
     pub fail_create: AtomicBool,
+    /// Nothing is really synced: the test is its own power cut.
+    pub skip_syncs: AtomicBool,
     /// Syncs of `.log` files so far.
     pub syncs: AtomicU64,
     /// How long such a sync takes.
@@ -164,11 +166,18 @@ impl Disk for FaultyDisk {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let real = self.real.open(path, create)?;
-        if path.extension().is_some_and(|suffix| suffix == "log") {
-            return Ok(Arc::new(FaultyFile {
-                real,
-                faults: Arc::clone(&self.faults),
-            }));
+        let log = path.extension().is_some_and(|suffix| suffix == "log");
+        if log || self.faults.skip_syncs.load(Ordering::Relaxed) {
+            let faults = if log {
+                Arc::clone(&self.faults)
+            } else {
+                Arc::default()
+            };
+            faults.skip_syncs.fetch_or(
+                self.faults.skip_syncs.load(Ordering::Relaxed),
+                Ordering::Relaxed,
+            );
+            return Ok(Arc::new(FaultyFile { real, faults }));
         }
         Ok(real)
     }
@@ -185,6 +194,9 @@ impl Disk for FaultyDisk {
         self.real.remove_dir_all(path)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        if self.faults.skip_syncs.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         self.real.sync_dir(path)
     }
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -229,6 +241,9 @@ impl File for FaultyFile {
         self.faults.syncs.fetch_add(1, Ordering::Relaxed);
         if self.faults.fail_sync.load(Ordering::Relaxed) {
             return Err(io::Error::other("the device is gone"));
+        }
+        if self.faults.skip_syncs.load(Ordering::Relaxed) {
+            return Ok(());
         }
         self.real.sync()
     }

@@ -5,5 +5,6 @@ mod commit;
 mod derived;
 mod fixture;
 mod folder;
+mod power_cut;
 mod restart;
 mod timestamps;
