@@ -108,6 +108,7 @@ async fn delete(broker: &Broker, topic: &Topic) -> Result<(TopicName, Uuid), Ref
         .delete_topic(name)
         .await
         .map_err(of_catalog)?;
+    broker.groups.forget_topic(topic);
     Ok((TopicName(StrBytes::from_string(name.clone())), topic.id))
 }
 

@@ -7,6 +7,9 @@ use kafka_protocol::ResponseError;
 use super::join::answer_waiting;
 use super::{Effect, Group, JoinTimer, Member, Millis, State, Stored, SyncAnswer};
 
+/// How often a group of which nobody is there looks again, at least: a rebalance timeout may be 0.
+const MIN_ABSENCE_MS: Millis = 1_000;
+
 impl Group {
     /// Something changed: starts a rebalance, or sees whether the one under way is complete.
     pub(super) fn rebalance_or_complete(&mut self, now: Millis, effects: &mut Vec<Effect>) {
@@ -137,7 +140,9 @@ impl Group {
         }
         if !self.members.is_empty() && !self.elect_joined_leader() {
             // Only absent static members are left: wait for them, or for their sessions to end.
-            return self.await_joins(now, effects);
+            let deadline = now.saturating_add(self.rebalance_timeout_ms().max(MIN_ABSENCE_MS));
+            self.join_timer = Some(JoinTimer::Rebalance { deadline });
+            return self.wake(deadline, effects);
         }
         // Kafka's generations are never negative.
         self.generation = self.generation.checked_add(1).unwrap_or(1);
