@@ -235,7 +235,8 @@ impl Recovery<'_> {
                 recovered.removed = true;
                 break;
             }
-            let (segment, sound) = Segment::open(self.disk, dir, *base, config)?;
+            let (segment, sound) =
+                Segment::open(self.disk, dir, *base, next_base.is_none(), config)?;
             let segment = Arc::new(segment);
             let damage = match next_base {
                 Some(next) if sound && next <= trusted => {

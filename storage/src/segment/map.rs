@@ -94,11 +94,14 @@ impl MappedFile {
         if let Some(file) = self.file.get() {
             return Ok(file);
         }
-        let opened = self
-            .disk
-            .open(&self.path, false)
-            .map_err(|error| self.io("open", &error))?;
+        let opened = self.open()?;
         Ok(self.file.get_or_init(|| opened))
+    }
+
+    fn open(&self) -> Result<Arc<dyn File>> {
+        self.disk
+            .open(&self.path, false)
+            .map_err(|error| self.io("open", &error))
     }
 
     /// An error of a call on this file.
@@ -137,8 +140,18 @@ impl MappedFile {
                 len,
             });
         }
-        let file = self.file()?;
-        let generous = usize::try_from(expected).unwrap_or(len).max(len).max(1);
+        // A map needs no open file, and there may be many closed segments that are only read.
+        let file = match self.file.get() {
+            Some(file) => Arc::clone(file),
+            None => self.open()?,
+        };
+        // One that has grown out of its map will grow on.
+        let grown = if slot.is_some() {
+            len.saturating_mul(2)
+        } else {
+            len
+        };
+        let generous = usize::try_from(expected).unwrap_or(len).max(grown).max(1);
         // An address space too small for the generous map may still have room for the exact one.
         let map = file
             .map(generous)

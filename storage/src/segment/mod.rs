@@ -64,6 +64,12 @@ struct Expected {
 }
 
 impl Expected {
+    /// Of a segment that has all it will have.
+    const NO_MORE: Self = Self {
+        log_bytes: 0,
+        index_bytes: 0,
+    };
+
     fn of(config: &LogConfig) -> Self {
         Self {
             log_bytes: config.segment_bytes.min(i32::MAX as u64),
@@ -129,12 +135,13 @@ impl Segment {
         })
     }
 
-    /// Opens a segment whose `.log` exists. An index that is missing or has an impossible size is
+    /// Opens a segment whose `.log` exists, the newest one to go on with. An index that is missing or has an impossible size is
     /// replaced by an empty one; the second value tells whether both were sound.
     pub fn open(
         disk: &Arc<dyn Disk>,
         dir: &Path,
         base_offset: Offset,
+        newest: bool,
         config: &LogConfig,
     ) -> Result<(Self, bool)> {
         let path = |suffix| dir.join(file_name(base_offset, suffix));
@@ -152,7 +159,11 @@ impl Segment {
             time_index,
             size: AtomicU64::new(size),
             readable: AtomicU64::new(0),
-            expected: Expected::of(config),
+            expected: if newest {
+                Expected::of(config)
+            } else {
+                Expected::NO_MORE
+            },
         };
         Ok((segment, offsets_sound && times_sound))
     }
