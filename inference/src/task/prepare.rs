@@ -56,7 +56,10 @@ impl Prepared {
             let step = match &record.value {
                 None => Step::Tombstone,
                 Some(value) => match decoder.decode(value, self.rows.values_mut()) {
-                    Ok(()) => Step::Row,
+                    Ok(()) => {
+                        self.bytes += self.rows.width() * size_of::<f32>();
+                        Step::Row
+                    }
                     Err(error) => Step::Undecodable(error.to_string()),
                 },
             };

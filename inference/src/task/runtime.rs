@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
 
-use super::commit::{Backoff, commit};
+use super::commit::{Backoff, Committing};
 use super::lineage::Lineage;
 use super::measure::{self, Measures};
 use super::outputs::OutputMaker;
@@ -19,7 +19,7 @@ use crate::codec::{Decoder, OutputEncoder};
 use crate::engine::{BatchLimits, Engine, EngineError, Inferred};
 use crate::spec::ModelTopicSpec;
 use crate::stream_log::{
-    Commit, CommitError, Error, Event, Output, OutputTopic, Positions, StateSink, StreamLog, Task,
+    CommitError, Error, Event, Output, OutputTopic, Positions, StateSink, StreamLog, Task,
 };
 
 /// Polls whose rows may be with the engine at a time.
@@ -29,13 +29,13 @@ const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A task's work that is ready and not in a commit yet.
 #[derive(Default)]
-struct TaskWork {
+pub(super) struct TaskWork {
     /// Goes up whenever work is dropped.
-    generation: u64,
-    outputs: Vec<Output>,
-    positions: Positions,
+    pub(super) generation: u64,
+    pub(super) outputs: Vec<Output>,
+    pub(super) positions: Positions,
     /// How many records the positions moved over.
-    records: u64,
+    pub(super) records: u64,
 }
 
 struct Inferring {
@@ -44,31 +44,21 @@ struct Inferring {
     answers: JoinHandle<Result<Vec<Inferred>, EngineError>>,
 }
 
-struct Committing {
-    commits: Arc<[Commit]>,
-    /// By task, when it was begun.
-    generations: BTreeMap<Task, u64>,
-    records: u64,
-    bytes: usize,
-    started: Instant,
-    result: JoinHandle<Result<(), CommitError>>,
-}
-
 pub(super) struct Runtime<L> {
-    spec: Arc<ModelTopicSpec>,
+    pub(super) spec: Arc<ModelTopicSpec>,
     engine: Engine,
-    log: Arc<L>,
-    shared: Arc<Shared>,
-    stop: watch::Receiver<bool>,
+    pub(super) log: Arc<L>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) stop: watch::Receiver<bool>,
     decoder: Decoder,
     maker: OutputMaker,
-    measures: Measures,
-    tasks: BTreeMap<Task, TaskWork>,
+    pub(super) measures: Measures,
+    pub(super) tasks: BTreeMap<Task, TaskWork>,
     next_generation: u64,
     inferring: VecDeque<Inferring>,
-    committing: Option<Committing>,
+    pub(super) committing: Option<Committing>,
     /// Of outputs that are ready and not in a commit yet.
-    ready_bytes: usize,
+    pub(super) ready_bytes: usize,
     poll_backoff: Backoff,
     poll_after: Option<tokio::time::Instant>,
     /// Set where it has to halt once what is ready is committed.
@@ -334,123 +324,8 @@ impl<L: StreamLog> Runtime<L> {
         Ok(())
     }
 
-    /// Commits all that is ready, unless a commit is in flight.
-    fn begin_commit(&mut self) {
-        if self.committing.is_some() {
-            return;
-        }
-        let mut commits = Vec::new();
-        let mut generations = BTreeMap::new();
-        let mut records = 0;
-        for (&task, work) in &mut self.tasks {
-            if work.positions.is_empty() {
-                continue;
-            }
-            records += std::mem::take(&mut work.records);
-            generations.insert(task, work.generation);
-            commits.push(Commit {
-                task,
-                outputs: std::mem::take(&mut work.outputs),
-                state: Vec::new(),
-                positions: std::mem::take(&mut work.positions),
-            });
-        }
-        let bytes = std::mem::take(&mut self.ready_bytes);
-        if commits.is_empty() {
-            return;
-        }
-        let commits: Arc<[Commit]> = commits.into();
-        let result = tokio::spawn(commit(
-            self.spec.name().to_owned(),
-            Arc::clone(&self.log),
-            Arc::clone(&commits),
-            self.stop.clone(),
-        ));
-        self.committing = Some(Committing {
-            commits,
-            generations,
-            records,
-            bytes,
-            started: Instant::now(),
-            result,
-        });
-    }
-
-    async fn end_commit(
-        &mut self,
-        result: Result<Result<(), CommitError>, JoinError>,
-    ) -> Result<(), String> {
-        let Some(committing) = self.committing.take() else {
-            return Ok(());
-        };
-        let result = result.map_err(|error| format!("the commit failed: {error}"))?;
-        match result {
-            Ok(()) => {
-                let elapsed = committing.started.elapsed();
-                self.measures.commit.record(elapsed.as_secs_f64());
-                self.measures.records.increment(committing.records);
-                let mut committed = self.shared.committed();
-                for commit in committing.commits.iter() {
-                    for (&input, &position) in &commit.positions {
-                        committed.insert((commit.task, input), position);
-                    }
-                }
-                Ok(())
-            }
-            Err(CommitError::Unknown(reason)) => {
-                let topic = self.spec.name();
-                tracing::warn!(topic, reason, "a commit's outcome is unknown, restoring");
-                for (&task, &generation) in &committing.generations {
-                    // A task that was revoked, or assigned anew, meanwhile is not concerned.
-                    if self.generation(task) == Some(generation) {
-                        self.assign(task).await?;
-                    }
-                }
-                Ok(())
-            }
-            Err(CommitError::Fenced(tasks)) => {
-                for &task in &tasks {
-                    let partition = task.partition;
-                    tracing::warn!(
-                        topic = self.spec.name(),
-                        partition,
-                        "the task is another's now"
-                    );
-                    self.forget(task);
-                }
-                self.put_back(&committing, &tasks);
-                Ok(())
-            }
-            Err(error @ (CommitError::Fatal(_) | CommitError::Retry(_))) => Err(error.to_string()),
-        }
-    }
-
-    fn generation(&self, task: Task) -> Option<u64> {
-        self.tasks.get(&task).map(|work| work.generation)
-    }
-
-    /// Makes ready again what was in a commit that did not happen, but for some tasks.
-    fn put_back(&mut self, committing: &Committing, but: &[Task]) {
-        for commit in committing.commits.iter() {
-            let Some(work) = self.tasks.get_mut(&commit.task) else {
-                continue;
-            };
-            if but.contains(&commit.task)
-                || committing.generations.get(&commit.task) != Some(&work.generation)
-            {
-                continue;
-            }
-            let newer = std::mem::replace(&mut work.outputs, commit.outputs.clone());
-            work.outputs.extend(newer);
-            for (&input, &position) in &commit.positions {
-                work.positions.entry(input).or_insert(position);
-            }
-        }
-        self.ready_bytes += committing.bytes;
-    }
-
     /// Takes a task on, or anew: what is not committed of it is dropped.
-    async fn assign(&mut self, task: Task) -> Result<(), String> {
+    pub(super) async fn assign(&mut self, task: Task) -> Result<(), String> {
         for topic in [OutputTopic::Derived, OutputTopic::DeadLetter] {
             let needed = topic == OutputTopic::Derived || self.spec.dead_letter_topic().is_some();
             let partitions = self.log.partitions(topic).unwrap_or(0);
@@ -509,7 +384,7 @@ impl<L: StreamLog> Runtime<L> {
         }
     }
 
-    fn forget(&mut self, task: Task) {
+    pub(super) fn forget(&mut self, task: Task) {
         self.tasks.remove(&task);
         self.shared.committed().retain(|(of, _), _| *of != task);
     }

@@ -1,0 +1,208 @@
+//! What is refused in `[[model]]` and `[[model_topic]]`, and where the error points.
+
+use std::path::Path;
+
+use inference::spec::{ModelSpec, ModelTopicSpec, Spanned, check};
+use serde::Deserialize;
+
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    #[serde(default)]
+    model: Vec<Spanned<ModelSpec>>,
+    #[serde(default)]
+    model_topic: Vec<Spanned<ModelTopicSpec>>,
+}
+
+/// The key, the problem, and what is written there.
+fn problem(toml: &str) -> (String, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("m")).unwrap();
+    std::fs::write(folder.path().join("m/config.json"), "{}").unwrap();
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    let config: Config = toml::from_str(toml).unwrap();
+    match check(&config.model, &config.model_topic, folder.path()) {
+        Ok(()) => (String::new(), String::new(), String::new()),
+        Err(error) => {
+            let place = toml[error.span.clone()].to_owned();
+            (error.key, error.problem.to_string(), place)
+        }
+    }
+}
+
+const MODEL: &str = "[[model]]\nname='m'\nsource='m'\n";
+
+fn topics(topics: &[(&str, &str)]) -> String {
+    let topics: String = topics
+        .iter()
+        .map(|(name, rest)| format!("[[model_topic]]\nname='{name}'\nmodel='m'\n{rest}\n"))
+        .collect();
+    format!("{MODEL}{topics}")
+}
+
+#[test]
+fn takes_the_smallest_and_the_whole() {
+    assert_eq!(problem(&topics(&[("b", "input='a'")])).0, "");
+    let whole = "[[model]]\nname='m'\ntask='classify'\nlabels=['a','b']\n\
+        [[model.version]]\nid='1'\nsource='m'\n[[model.version]]\nid='2'\nsource='m'\n\
+        [[model_topic]]\nname='b'\ninput=['a','c']\nmodel='m@2'\ncodec={in='raw',out='json'}\n\
+        start='latest'\nguarantee='exactly_once'\noutput={key='input',headers='none'}\n\
+        batch={max_records=64,max_delay='2ms'}\non_error={decode='skip',infer='fail',dlq='d'}\n";
+    assert_eq!(problem(whole).0, "");
+    let config: Config = toml::from_str(whole).unwrap();
+    let topic = config.model_topic[0].get_ref();
+    assert_eq!(topic.batch.max_delay.as_millis(), 2);
+    assert_eq!(topic.dead_letter_topic(), None);
+    let source = topic
+        .resolve_model(&config.model, Path::new("/etc"))
+        .unwrap();
+    assert_eq!(
+        (source.version.as_str(), source.folder),
+        ("2", "/etc/m".into())
+    );
+}
+
+#[test]
+fn refuses_keys_that_are_not_served() {
+    for (key, name) in [
+        ("feature=[]", "feature"),
+        ("output={template={}}", "template"),
+        ("key='$.a'", "key"),
+    ] {
+        let toml = topics(&[("b", &format!("input='a'\n{key}"))]);
+        let error = toml::from_str::<Config>(&toml).unwrap_err();
+        assert!(
+            error.message().contains(&format!("unknown field `{name}`")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn names_key_and_place() {
+    let cases = [
+        (
+            format!("{MODEL}{MODEL}"),
+            "model[1].name",
+            "\"m\" is already model[0]",
+            "'m'",
+        ),
+        (
+            MODEL.replace("'m'\ns", "'a b'\ns"),
+            "model[0].name",
+            "\"a b\" is not a name",
+            "'a b'",
+        ),
+        (
+            MODEL.replace("source='m'", "source='gone'"),
+            "model[0].source",
+            "does not exist",
+            "'gone'",
+        ),
+        (
+            MODEL.replace("source='m'", "source='empty'"),
+            "model[0].source",
+            "has no config.json",
+            "'empty'",
+        ),
+        (
+            format!("{MODEL}sha256='12'\n"),
+            "model[0].sha256",
+            "not a sha256",
+            "'12'",
+        ),
+        (
+            format!("{MODEL}[[model.version]]\nid='1'\nsource='gone'\n")
+                .replace("source='m'\n", ""),
+            "model[0].version[0].source",
+            "does not exist",
+            "'gone'",
+        ),
+        (
+            topics(&[("b", "input='a'")]).replace("model='m'", "model='x'"),
+            "model_topic[0].model",
+            "no model \"x\"",
+            "'x'",
+        ),
+        (
+            topics(&[("b", "input='a'")]).replace("model='m'", "model='m@7'"),
+            "model_topic[0].model",
+            "no version \"7\"",
+            "'m@7'",
+        ),
+        (
+            topics(&[("b", "input=['a','a']")]),
+            "model_topic[0].input[1]",
+            "already an input",
+            "'a'",
+        ),
+        (
+            topics(&[("b", "input='a'\nbatch={max_records=0}")]),
+            "model_topic[0].batch.max_records",
+            "0 is not between",
+            "0",
+        ),
+        (
+            topics(&[("b", "input='a'"), ("b", "input='c'")]),
+            "model_topic[1].name",
+            "derived topic of model_topic[0]",
+            "'b'",
+        ),
+        (
+            topics(&[
+                ("b", "input='a'"),
+                ("c", "input='a'\non_error={dlq='b.dlq'}"),
+            ]),
+            "model_topic[1].on_error.dlq",
+            "dead-letter topic of model_topic[0]",
+            "'b.dlq'",
+        ),
+        (
+            topics(&[("b", "input='a'"), ("c", "input=['b.changelog']")]),
+            "model_topic[1].input",
+            "the changelog of",
+            "'b.changelog'",
+        ),
+        (
+            topics(&[("b", "input='b'")]),
+            "model_topic[0].input",
+            "b -> b",
+            "'b'",
+        ),
+        (
+            topics(&[("b", "input=['a', 'b.dlq']")]),
+            "model_topic[0].input",
+            "b.dlq -> b.dlq",
+            "'b.dlq'",
+        ),
+    ];
+    for (toml, key, expected, place) in cases {
+        let found = problem(&toml);
+        assert_eq!(
+            (found.0.as_str(), found.2.as_str()),
+            (key, place),
+            "{toml}: {}",
+            found.1
+        );
+        assert!(found.1.contains(expected), "{}: {expected}", found.1);
+    }
+}
+
+#[test]
+fn names_the_topics_of_a_cycle_in_order() {
+    let found = problem(&topics(&[
+        ("x", "input='raw'"),
+        ("a", "input=['x','c']"),
+        ("b", "input=['a']"),
+        ("c", "input=['raw','b']"),
+    ]));
+    assert_eq!(found.1, "model topics feed themselves: a -> b -> c -> a");
+    // A diamond is none.
+    let diamond = topics(&[
+        ("a", "input='raw'"),
+        ("b", "input='a'"),
+        ("c", "input='a'"),
+        ("d", "input=['b','c']"),
+    ]);
+    assert_eq!(problem(&diamond).0, "");
+}
