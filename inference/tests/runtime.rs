@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,9 +10,13 @@ use candle_core::{Device, Tensor};
 use inference::engine::{Engine, EngineConfig};
 use inference::model::{self, InferError, LoadOptions, LoadedModel, Model, Rows, load};
 use inference::spec::{ModelTopicSpec, Start};
-use inference::stream_log::memory::{CommitFault, MemoryTopics, NewRecord};
-use inference::stream_log::{Header, Output, OutputTopic, Task};
-use inference::task::{Running, State, spawn};
+use inference::stream_log::memory::{CommitFault, MemoryLog, MemoryTopics, NewRecord};
+use inference::stream_log::{
+    Commit, CommitError, Error, Event, Header, InputEnd, Output, OutputTopic, Positions, StateSink,
+    StreamLog, Task,
+};
+use inference::task::{MAX_WAITING_BYTES, Running, State, spawn};
+use tokio::sync::watch;
 
 const CARD: &str = r#"{
   "model_type": "linear", "task": "regress", "output": 1,
@@ -539,4 +544,115 @@ async fn drops_a_fenced_task_and_commits_the_others() {
     let outputs = topics.outputs(OutputTopic::Derived, 1);
     assert_exactly_once(&outputs, "first", 0..60);
     assert_eq!(topics.outputs(OutputTopic::Derived, 0).len(), 1);
+}
+
+/// A log whose commits wait for a gate, and which counts what was read.
+struct Held {
+    log: MemoryLog,
+    open: watch::Receiver<bool>,
+    read_bytes: Arc<AtomicUsize>,
+}
+
+impl StreamLog for Held {
+    async fn poll(&self, max_bytes: usize) -> Result<Vec<Event>, Error> {
+        let events = self.log.poll(max_bytes).await?;
+        for event in &events {
+            if let Event::Records { records, .. } = event {
+                let bytes: usize = records
+                    .iter()
+                    .filter_map(|r| Some(r.value.as_ref()?.len()))
+                    .sum();
+                self.read_bytes.fetch_add(bytes, Ordering::Relaxed);
+            }
+        }
+        Ok(events)
+    }
+
+    async fn restore(
+        &self,
+        task: Task,
+        sink: &mut (dyn StateSink + Send),
+    ) -> Result<Positions, Error> {
+        self.log.restore(task, sink).await
+    }
+
+    async fn commit(&self, commits: Arc<[Commit]>) -> Result<(), CommitError> {
+        let mut open = self.open.clone();
+        let _ = open.wait_for(|open| *open).await;
+        self.log.commit(commits).await
+    }
+
+    fn pause(&self, task: Task, paused: bool) {
+        self.log.pause(task, paused);
+    }
+
+    fn partitions(&self, topic: OutputTopic) -> Option<i32> {
+        self.log.partitions(topic)
+    }
+
+    fn ends(&self) -> Vec<InputEnd> {
+        self.log.ends()
+    }
+
+    fn inputs(&self) -> Arc<[String]> {
+        self.log.inputs()
+    }
+}
+
+#[tokio::test]
+async fn reads_no_more_than_may_wait_for_a_commit() {
+    let topics = topics();
+    let padding = "x".repeat(10_000);
+    let records = (0..10_000)
+        .map(|amount| record(format!(r#"{{"amount":{amount},"padding":"{padding}"}}"#)))
+        .collect();
+    topics.append(0, 0, records);
+    let (gate, open) = watch::channel(false);
+    let read_bytes = Arc::new(AtomicUsize::new(0));
+    let log = Held {
+        log: topics.open(),
+        open,
+        read_bytes: Arc::clone(&read_bytes),
+    };
+    let running = spawn(spec(""), engine(), log).unwrap();
+    let read = || read_bytes.load(Ordering::Relaxed);
+    until("the bound", || read() > MAX_WAITING_BYTES / 2).await;
+    let mut last = 0;
+    until("the end of reading", || {
+        std::thread::sleep(Duration::from_millis(100));
+        last == std::mem::replace(&mut last, read())
+    })
+    .await;
+    assert!(
+        last < MAX_WAITING_BYTES + (1 << 20),
+        "{last} bytes were read"
+    );
+    assert_eq!(topics.commits(), 0);
+    gate.send_replace(true);
+    until_committed(&topics, 0, 0, 10_000).await;
+    running.stop().await;
+    assert_exactly_once(&topics.outputs(OutputTopic::Derived, 0), "first", 0..10_000);
+}
+
+#[tokio::test]
+async fn waits_for_its_commit_when_it_is_stopped() {
+    let topics = topics();
+    topics.append(0, 0, amounts(0..10));
+    let (gate, open) = watch::channel(false);
+    let read_bytes = Arc::new(AtomicUsize::new(0));
+    let log = Held {
+        log: topics.open(),
+        open,
+        read_bytes: Arc::clone(&read_bytes),
+    };
+    let running = spawn(spec(""), engine(), log).unwrap();
+    until("the records", || read_bytes.load(Ordering::Relaxed) > 0).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let stopping = running.stop();
+    tokio::pin!(stopping);
+    let early = tokio::time::timeout(Duration::from_millis(50), &mut stopping).await;
+    assert!(early.is_err(), "it did not wait for its commit");
+    gate.send_replace(true);
+    stopping.await;
+    assert_exactly_once(&topics.outputs(OutputTopic::Derived, 0), "first", 0..10);
 }
