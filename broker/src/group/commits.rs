@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::GroupError;
 use super::coordinator::{Answer, GroupCoordinator, lock};
 use super::machine::Committer;
-use super::offsets_topic::{self, Record, Written};
+use super::offsets_topic::{self, OffsetChange, Record, Written};
 use super::records::{Key, MAX_STRING_BYTES, OffsetCommitValue};
 use crate::catalog::Topic;
 
@@ -212,9 +212,9 @@ impl GroupCoordinator {
     pub(super) fn write_offsets(
         &self,
         group: &str,
-        changes: &[(Key, Option<OffsetCommitValue>)],
+        changes: &[OffsetChange],
     ) -> Result<Written, GroupError> {
-        let encode = |(key, value): &(Key, Option<OffsetCommitValue>)| {
+        let encode = |(key, value): &OffsetChange| {
             let value = value.as_ref().map(OffsetCommitValue::encode).transpose()?;
             Ok::<Record, GroupError>((key.encode()?, value))
         };
@@ -224,7 +224,7 @@ impl GroupCoordinator {
 }
 
 impl NewOffset {
-    fn record(&self, group: &str) -> (Key, Option<OffsetCommitValue>) {
+    fn record(&self, group: &str) -> OffsetChange {
         let (group, topic) = (group.to_owned(), self.topic.clone());
         (
             Key::Offset {

@@ -30,7 +30,7 @@ use crate::clock::Clock;
 const NEW_MEMBER_JOIN_TIMEOUT_MS: Millis = 5 * 60 * 1000;
 
 /// A member id begins with at most this much of the client's or the instance's name.
-const MEMBER_ID_PREFIX_BYTES: usize = 255;
+const MEMBER_ID_PREFIX_CHARS: usize = 255;
 
 /// An answer, now or when it is there.
 #[derive(Debug)]
@@ -173,8 +173,8 @@ impl GroupCoordinator {
 
     /// An id for a new member, that begins with its client's or its instance's name as Kafka's do.
     pub fn new_member_id(&self, name: &str) -> String {
-        let end = name.floor_char_boundary(MEMBER_ID_PREFIX_BYTES);
-        format!("{}-{}", name.get(..end).unwrap_or_default(), Uuid::new_v4())
+        let prefix: String = name.chars().take(MEMBER_ID_PREFIX_CHARS).collect();
+        format!("{prefix}-{}", Uuid::new_v4())
     }
 
     /// A member joins.
@@ -352,16 +352,14 @@ impl GroupCoordinator {
             match effect {
                 // A receiver that is gone is a connection that is gone.
                 Effect::Join(ticket, answer) => {
-                    let _ = slot
-                        .joins
-                        .remove(&ticket)
-                        .map(|waiting| waiting.send(answer));
+                    if let Some(waiting) = slot.joins.remove(&ticket) {
+                        let _ = waiting.send(answer);
+                    }
                 }
                 Effect::Sync(ticket, answer) => {
-                    let _ = slot
-                        .syncs
-                        .remove(&ticket)
-                        .map(|waiting| waiting.send(answer));
+                    if let Some(waiting) = slot.syncs.remove(&ticket) {
+                        let _ = waiting.send(answer);
+                    }
                 }
                 Effect::WakeAt(at) => self.wake(at, group),
                 Effect::Store(record, then) => match self.write_group(group, record) {

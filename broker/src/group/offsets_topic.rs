@@ -35,6 +35,9 @@ const MAX_DECOMPRESSED_BYTES: usize = 64 * 1024 * 1024;
 /// A record to write: a null value removes what the key names.
 pub type Record = (Bytes, Option<Bytes>);
 
+/// A committed offset's key and value; without a value it is removed.
+pub type OffsetChange = (Key, Option<OffsetCommitValue>);
+
 /// The topic, which is created where it does not exist.
 pub async fn ensure(catalog: &Catalog, partitions: i32) -> Result<Arc<Topic>, GroupError> {
     if let Some(topic) = catalog.topic(OFFSETS_TOPIC) {
@@ -234,10 +237,7 @@ impl Replayed {
 
     /// Drops offsets of partitions that are gone and clamps those beyond their log's end. Returns
     /// the records that make it last, by group.
-    pub fn repair(
-        &mut self,
-        catalog: &Catalog,
-    ) -> Vec<(String, Vec<(Key, Option<OffsetCommitValue>)>)> {
+    pub fn repair(&mut self, catalog: &Catalog) -> Vec<(String, Vec<OffsetChange>)> {
         let mut repairs = Vec::new();
         for (group, offsets) in &mut self.offsets {
             let mut changes = Vec::new();

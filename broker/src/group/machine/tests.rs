@@ -75,10 +75,8 @@ impl Sim {
     /// Lets time pass, waking the group whenever it asked for it.
     fn pass(&mut self, millis: Millis) {
         let end = self.now + millis;
-        loop {
-            let Some(at) = self.wakes.iter().copied().min().filter(|at| *at <= end) else {
-                break;
-            };
+        let due = |sim: &Self| sim.wakes.iter().copied().min().filter(|at| *at <= end);
+        while let Some(at) = due(self) {
             self.wakes.retain(|wake| *wake != at);
             self.now = self.now.max(at);
             self.step(Group::tick);
@@ -302,7 +300,7 @@ fn a_third_member_starts_a_rebalance_and_ids_stay() {
         "what was consumed may still be committed"
     );
     let first = sim.join(&a);
-    assert!(sim.joins.get(&first).is_none());
+    assert!(!sim.joins.contains_key(&first));
     // A fourth arrives in the middle of it.
     let fourth = sim.join("");
     let second = sim.join(&b);
