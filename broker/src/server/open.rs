@@ -13,7 +13,7 @@ use crate::catalog::{Catalog, CatalogError, NewTopic, TopicKind};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Problem};
 use crate::group::{GroupCoordinator, GroupError};
-use crate::model_topics::Registry;
+use crate::model_topics::{self, Registry, Setup};
 use crate::producer_ids::ProducerIds;
 
 /// Why the data folder, or what is in it, can't be opened or closed.
@@ -39,6 +39,9 @@ pub enum OpenError {
     /// Consumer groups.
     #[error("groups: {0}")]
     Groups(#[from] GroupError),
+    /// Model topics.
+    #[error(transparent)]
+    ModelTopics(#[from] model_topics::StartError),
     /// A thread of the server panicked.
     #[error("{0}")]
     Panicked(String),
@@ -90,10 +93,20 @@ async fn open_broker(
     let catalog = Catalog::open(log_dir.clone(), defaults, clock.clone()).await;
     let catalog = Arc::new(catalog.map_err(OpenError::Catalog)?);
     create_topics(config, &catalog).await?;
-    let model_topics = Arc::new(Registry {});
+    let model_topics = Registry::start(Setup {
+        catalog: catalog.clone(),
+        log_dir: log_dir.clone(),
+        models: config.model.clone(),
+        model_topics: config.model_topic.clone(),
+        base_dir: config.base_dir.clone(),
+        num_partitions: config.broker.num_partitions,
+        clock: clock.clone(),
+    });
+    let model_topics = Arc::new(model_topics.await?);
     let settings = config.settings();
     // After the model topics: offsets committed on derived topics are held against their ends.
     let groups = GroupCoordinator::open(catalog.clone(), &settings, clock.clone()).await?;
+    groups.set_read_only_groups(model_topics.clone());
     Ok(Arc::new(Broker {
         node_id: config.broker.node_id,
         advertised,
@@ -134,7 +147,8 @@ async fn create_topics(config: &Config, catalog: &Catalog) -> Result<(), OpenErr
 }
 
 /// Stops what writes, then syncs and closes every log.
-pub(super) async fn close(_broker: &Broker, log_dir: &Arc<LogDir>) -> Result<(), OpenError> {
+pub(super) async fn close(broker: &Broker, log_dir: &Arc<LogDir>) -> Result<(), OpenError> {
+    broker.model_topics.stop().await;
     close_log_dir(log_dir).await
 }
 

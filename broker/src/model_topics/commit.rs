@@ -1,0 +1,291 @@
+//! The exactly-once commit.
+//!
+//! 1. Take the turns of all output partitions; stage the outputs above their high watermarks.
+//! 2. Sync inputs up to the new positions, and outputs, in parallel.
+//! 3. Write one batch to the changelog (positions, output ends, state) and sync it.
+//! 4. Publish: raise the outputs' high watermarks; end the turns.
+//!
+//! The commit is decided by step 3 alone: a crash before it leaves a hidden tail that the next
+//! start cuts off, a crash after it leaves outputs that the next start publishes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::{BoxFuture, try_join_all};
+use inference::stream_log::{Commit, CommitError, Output, Task};
+use storage::batch::{BatchBuilder, Compression, Header};
+use storage::partition_log::Durability;
+use storage::{Offset, PartitionLog};
+
+use super::changelog::{CommitBatch, TopicPartitionId};
+use super::embedded::{CommittedPositions, Topics, partition};
+use super::turns::Turns;
+use crate::clock::Clock;
+
+/// A batch of outputs is closed when it has grown to this size.
+const BATCH_BYTES: usize = 512 << 10;
+
+/// Commits for one model topic, one at a time.
+#[derive(Debug)]
+pub(super) struct Committer {
+    topics: Topics,
+    turns: Arc<Turns>,
+    positions: CommittedPositions,
+    wrote_state: AtomicBool,
+    clock: Arc<dyn Clock>,
+}
+
+struct Staged {
+    id: TopicPartitionId,
+    log: Arc<PartitionLog>,
+    end: Offset,
+}
+
+impl Committer {
+    pub(super) fn new(
+        topics: Topics,
+        turns: Arc<Turns>,
+        positions: CommittedPositions,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            topics,
+            turns,
+            positions,
+            wrote_state: AtomicBool::new(false),
+            clock,
+        }
+    }
+
+    /// State was committed since the start.
+    pub(super) fn has_written_state(&self) -> bool {
+        self.wrote_state.load(Ordering::Acquire)
+    }
+
+    pub(super) async fn commit(&self, commits: &[Commit]) -> Result<(), CommitError> {
+        let batches = self.output_batches(commits)?;
+        let _turns = self
+            .turns
+            .take(batches.keys().copied().collect::<BTreeSet<_>>())
+            .await;
+        let staged = stage(batches)?;
+
+        if let Err(error) = self.sync(commits, &staged).await {
+            discard(&staged);
+            return Err(error);
+        }
+        self.write_changelog(commits, &staged).await?;
+
+        for output in &staged {
+            output
+                .log
+                .publish(output.end)
+                .map_err(|e| CommitError::Fatal(format!("publish up to {}: {e}", output.end)))?;
+        }
+        let mut positions = self
+            .positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for (task, input, next) in moved(commits) {
+            if let Some(topic) = self.topics.inputs.get(input) {
+                positions.insert((topic.id, task.partition), next);
+            }
+        }
+        Ok(())
+    }
+
+    fn output_batches(
+        &self,
+        commits: &[Commit],
+    ) -> Result<BTreeMap<TopicPartitionId, (Arc<PartitionLog>, Bytes)>, CommitError> {
+        let mut outputs: BTreeMap<TopicPartitionId, (Arc<PartitionLog>, Batches)> = BTreeMap::new();
+        for output in commits.iter().flat_map(|commit| &commit.outputs) {
+            let topic = self.topics.output(output.topic).ok_or_else(|| {
+                CommitError::Fatal(format!("there is no topic for {:?} outputs", output.topic))
+            })?;
+            let log = partition(topic, output.partition)
+                .map_err(|e| CommitError::Fatal(e.to_string()))?;
+            outputs
+                .entry((topic.id, output.partition))
+                .or_insert_with(|| (log.clone(), Batches::default()))
+                .1
+                .push(output);
+        }
+        Ok(outputs
+            .into_iter()
+            .map(|(id, (log, batches))| (id, (log, batches.finish())))
+            .collect())
+    }
+
+    /// Everything below the offsets that the changelog is about to name.
+    async fn sync(&self, commits: &[Commit], staged: &[Staged]) -> Result<(), CommitError> {
+        let mut syncs: Vec<BoxFuture<'static, Result<(), CommitError>>> = Vec::new();
+        for (task, input, next) in moved(commits) {
+            let topic = self
+                .topics
+                .inputs
+                .get(input)
+                .ok_or_else(|| CommitError::Fatal(format!("there is no input {input}")))?;
+            let log =
+                partition(topic, task.partition).map_err(|e| CommitError::Fatal(e.to_string()))?;
+            let what = format!("input '{}' partition {}", topic.name, task.partition);
+            syncs.push(synced(log, next, what));
+        }
+        for output in staged {
+            syncs.push(synced(
+                &output.log,
+                output.end,
+                format!("output partition {}", output.id.1),
+            ));
+        }
+        try_join_all(syncs).await.map(|_| ())
+    }
+
+    async fn write_changelog(
+        &self,
+        commits: &[Commit],
+        staged: &[Staged],
+    ) -> Result<(), CommitError> {
+        let mut batch = CommitBatch::new(self.clock.now_ms());
+        for commit in commits {
+            for (key, value) in &commit.state {
+                batch.state(commit.task.partition, key, value.as_deref());
+                self.wrote_state.store(true, Ordering::Release);
+            }
+        }
+        for (task, input, next) in moved(commits) {
+            if let Some(topic) = self.topics.inputs.get(input) {
+                batch.position(topic.id, task.partition, next);
+            }
+        }
+        for output in staged {
+            batch.output_end(output.id.0, output.id.1, output.end);
+        }
+        let changelog = &self.topics.changelog;
+        let written = match changelog.append_internal(&batch.build()) {
+            Ok(written) => written,
+            Err(error) => {
+                discard(staged);
+                return Err(refused("changelog", &error));
+            }
+        };
+        // From here on the outcome is the disk's: a changelog that can't be synced is read-only,
+        // and only a restart finds out what it holds.
+        changelog
+            .wait(written.end, Durability::Disk)
+            .await
+            .map_err(|e| CommitError::Fatal(format!("changelog: {e}")))
+    }
+}
+
+/// Back-to-back record batches of one output partition.
+#[derive(Default)]
+struct Batches {
+    closed: BytesMut,
+    open: Option<BatchBuilder>,
+}
+
+impl Batches {
+    fn push(&mut self, output: &Output) {
+        let batch = self
+            .open
+            .get_or_insert_with(|| BatchBuilder::new(Compression::None));
+        let headers: Vec<Header> = output
+            .headers
+            .iter()
+            .map(|h| Header {
+                key: h.key.clone(),
+                value: h.value.clone(),
+            })
+            .collect();
+        batch.push(
+            output.timestamp_ms,
+            output.key.as_deref(),
+            output.value.as_deref(),
+            &headers,
+        );
+        if batch.size_in_bytes() >= BATCH_BYTES {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        if let Some(batch) = self.open.take() {
+            self.closed.extend_from_slice(&batch.build());
+        }
+    }
+
+    fn finish(mut self) -> Bytes {
+        if self.closed.is_empty() {
+            return self.open.map(BatchBuilder::build).unwrap_or_default();
+        }
+        self.close();
+        self.closed.freeze()
+    }
+}
+
+fn stage(
+    batches: BTreeMap<TopicPartitionId, (Arc<PartitionLog>, Bytes)>,
+) -> Result<Vec<Staged>, CommitError> {
+    let mut staged = Vec::with_capacity(batches.len());
+    for (id, (log, bytes)) in batches {
+        let offsets = log.offsets();
+        let result = if offsets.log_end_offset > offsets.high_watermark {
+            // The tail of a failed commit that could not be cut off then.
+            log.discard_to(offsets.high_watermark)
+                .and_then(|_| log.stage(&bytes))
+        } else {
+            log.stage(&bytes)
+        };
+        match result {
+            Ok(range) => staged.push(Staged {
+                id,
+                log,
+                end: range.end,
+            }),
+            Err(error) => {
+                discard(&staged);
+                return Err(refused(&format!("output partition {}", id.1), &error));
+            }
+        }
+    }
+    Ok(staged)
+}
+
+/// Cuts off what a failed commit staged. A failure here is made good by the next `stage`.
+fn discard(staged: &[Staged]) {
+    for output in staged {
+        let to = output.log.offsets().high_watermark;
+        if let Err(error) = output.log.discard_to(to) {
+            tracing::warn!(partition = output.id.1, offset = to, %error, "staged outputs stay hidden");
+        }
+    }
+}
+
+fn synced(
+    log: &PartitionLog,
+    end: Offset,
+    what: String,
+) -> BoxFuture<'static, Result<(), CommitError>> {
+    let wait = log.wait(end, Durability::Disk);
+    Box::pin(async move { wait.await.map_err(|e| refused(&what, &e)) })
+}
+
+/// A write that was refused changed nothing; whether it makes sense to try again is another matter.
+fn refused(what: &str, error: &storage::Error) -> CommitError {
+    match error {
+        storage::Error::Io { .. } => CommitError::Retry(format!("{what}: {error}")),
+        _ => CommitError::Fatal(format!("{what}: {error}")),
+    }
+}
+
+fn moved(commits: &[Commit]) -> impl Iterator<Item = (Task, usize, Offset)> + '_ {
+    commits.iter().flat_map(|commit| {
+        commit
+            .positions
+            .iter()
+            .map(|(&input, &next)| (commit.task, input, next))
+    })
+}

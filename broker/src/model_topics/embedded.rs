@@ -1,0 +1,251 @@
+//! [`StreamLog`] on the broker's own log.
+//!
+//! Every partition of the inputs is a task of this process, so tasks are assigned once and never
+//! revoked. Reading is in [`super::reader`]; the commit, which is the heart of it, in
+//! [`super::commit`].
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use inference::spec::Start;
+use inference::stream_log::{
+    Commit, CommitError, Error, Event, InputEnd, OutputTopic, Positions, StateSink, StreamLog, Task,
+};
+use storage::partition_log::{Durability, ReadLimit};
+use storage::{Offset, PartitionLog};
+use tokio::runtime::Handle;
+
+use super::changelog::{self, CommitBatch, Committed, TopicPartitionId};
+use super::commit::Committer;
+use super::reader::Reader;
+use crate::catalog::Topic;
+use crate::clock::Clock;
+
+/// The topics of one model topic.
+#[derive(Clone, Debug)]
+pub(super) struct Topics {
+    /// In the order of the config. All have the same number of partitions.
+    pub inputs: Vec<Arc<Topic>>,
+    pub derived: Arc<Topic>,
+    /// `None` where nothing is sent to one.
+    pub dead_letter: Option<Arc<Topic>>,
+    pub changelog: Arc<PartitionLog>,
+}
+
+impl Topics {
+    pub(super) fn output(&self, topic: OutputTopic) -> Option<&Topic> {
+        match topic {
+            OutputTopic::Derived => Some(&self.derived),
+            OutputTopic::DeadLetter => self.dead_letter.as_deref(),
+        }
+    }
+
+    /// Tasks of the model topic: as many as the inputs have partitions.
+    pub(super) fn tasks(&self) -> i32 {
+        self.inputs
+            .first()
+            .map_or(0, |input| input.partitions.len() as i32)
+    }
+}
+
+/// Committed positions, shared with those who show them.
+pub(super) type CommittedPositions = Arc<Mutex<HashMap<TopicPartitionId, Offset>>>;
+
+/// One model topic's view of the broker's log.
+#[derive(Debug)]
+pub(super) struct EmbeddedLog {
+    topics: Topics,
+    names: Arc<[String]>,
+    start: Start,
+    has_state: bool,
+    positions: CommittedPositions,
+    reader: Reader,
+    committer: Arc<Committer>,
+    /// Commits run here, so that a caller who goes away never leaves one half done.
+    runtime: Handle,
+    clock: Arc<dyn Clock>,
+}
+
+impl EmbeddedLog {
+    /// `committed` is what the replay of the changelog found.
+    pub(super) fn new(
+        topics: Topics,
+        start: Start,
+        committed: Committed,
+        turns: Arc<super::turns::Turns>,
+        runtime: Handle,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let positions = Arc::new(Mutex::new(committed.positions));
+        Self {
+            names: topics
+                .inputs
+                .iter()
+                .map(|input| input.name.clone())
+                .collect(),
+            reader: Reader::new(&topics),
+            committer: Arc::new(Committer::new(
+                topics.clone(),
+                turns,
+                positions.clone(),
+                clock.clone(),
+            )),
+            topics,
+            start,
+            has_state: committed.has_state,
+            positions,
+            runtime,
+            clock,
+        }
+    }
+
+    pub(super) fn positions(&self) -> CommittedPositions {
+        self.positions.clone()
+    }
+
+    fn committed(&self, id: TopicPartitionId) -> Option<Offset> {
+        self.positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+            .copied()
+    }
+
+    /// Where a task begins that has never committed. `latest` is written down before it is used:
+    /// otherwise a crash before the first commit would skip what arrived in between.
+    async fn first_position(&self, task: Task, topic: &Topic) -> Result<Offset, Error> {
+        let log = partition(topic, task.partition)?;
+        let offsets = log.offsets();
+        match self.start {
+            Start::Earliest => Ok(offsets.log_start_offset),
+            Start::Latest => {
+                let next = offsets.last_stable_offset;
+                log.wait(next, Durability::Disk)
+                    .await
+                    .map_err(|e| fatal(topic, &e))?;
+                let mut batch = CommitBatch::new(self.clock.now_ms());
+                batch.position(topic.id, task.partition, next);
+                let end = self
+                    .topics
+                    .changelog
+                    .append_internal(&batch.build())
+                    .map_err(|e| Error::Retry(format!("changelog: {e}")))?
+                    .end;
+                self.topics
+                    .changelog
+                    .wait(end, Durability::Disk)
+                    .await
+                    .map_err(|e| Error::Fatal(format!("changelog: {e}")))?;
+                self.positions
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert((topic.id, task.partition), next);
+                Ok(next)
+            }
+        }
+    }
+
+    async fn restore_state(
+        &self,
+        task: Task,
+        sink: &mut (dyn StateSink + Send),
+    ) -> Result<(), Error> {
+        let log = self.topics.changelog.clone();
+        let changes = tokio::task::spawn_blocking(move || {
+            let mut changes = Vec::new();
+            changelog::replay(&log, |of, key, value| {
+                if of == task.partition {
+                    changes.push((key.to_vec(), value.map(<[u8]>::to_vec)));
+                }
+            })
+            .map(|_| changes)
+        })
+        .await
+        .map_err(|e| Error::Fatal(format!("changelog replay: {e}")))?
+        .map_err(|e| Error::Fatal(format!("changelog: {e}")))?;
+        for (key, value) in &changes {
+            sink.put(key, value.as_deref());
+        }
+        Ok(())
+    }
+}
+
+impl StreamLog for EmbeddedLog {
+    async fn poll(&self, max_bytes: usize) -> Result<Vec<Event>, Error> {
+        self.reader.poll(max_bytes).await
+    }
+
+    async fn restore(
+        &self,
+        task: Task,
+        sink: &mut (dyn StateSink + Send),
+    ) -> Result<Positions, Error> {
+        if self.has_state || self.committer.has_written_state() {
+            self.restore_state(task, sink).await?;
+        }
+        let mut positions = Positions::new();
+        for (input, topic) in self.topics.inputs.iter().enumerate() {
+            let next = match self.committed((topic.id, task.partition)) {
+                Some(next) => next,
+                None => self.first_position(task, topic).await?,
+            };
+            positions.insert(input, next);
+        }
+        self.reader.seek(task, &positions);
+        Ok(positions)
+    }
+
+    async fn commit(&self, commits: Arc<[Commit]>) -> Result<(), CommitError> {
+        let committer = self.committer.clone();
+        self.runtime
+            .spawn(async move { committer.commit(&commits).await })
+            .await
+            .unwrap_or_else(|e| Err(CommitError::Fatal(format!("commit did not finish: {e}"))))
+    }
+
+    fn pause(&self, task: Task, paused: bool) {
+        self.reader.pause(task, paused);
+    }
+
+    fn partitions(&self, topic: OutputTopic) -> Option<i32> {
+        self.topics.output(topic).map(Topic::partition_count)
+    }
+
+    fn ends(&self) -> Vec<InputEnd> {
+        let mut ends = Vec::new();
+        for (input, topic) in self.topics.inputs.iter().enumerate() {
+            for (partition, log) in (0..).zip(&topic.partitions) {
+                let end = log.offsets().last_stable_offset;
+                ends.push(InputEnd {
+                    task: Task { partition },
+                    input,
+                    end,
+                });
+            }
+        }
+        ends
+    }
+
+    fn inputs(&self) -> Arc<[String]> {
+        self.names.clone()
+    }
+}
+
+/// What read-committed readers may see.
+pub(super) const READ_LIMIT: ReadLimit = ReadLimit::LastStableOffset;
+
+pub(super) fn partition(topic: &Topic, partition: i32) -> Result<&Arc<PartitionLog>, Error> {
+    usize::try_from(partition)
+        .ok()
+        .and_then(|index| topic.partitions.get(index))
+        .ok_or_else(|| {
+            Error::Fatal(format!(
+                "topic '{}' has no partition {partition}",
+                topic.name
+            ))
+        })
+}
+
+fn fatal(topic: &Topic, error: &storage::Error) -> Error {
+    Error::Fatal(format!("input '{}': {error}", topic.name))
+}

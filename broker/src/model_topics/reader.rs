@@ -1,0 +1,317 @@
+//! Reading a model topic's inputs: whole batches from the log to records, in turn over partitions.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::future::select_all;
+use inference::stream_log::{Error, Event, Header, InputRecord, Positions, Task};
+use storage::batch::{self, Batch};
+use storage::partition_log::{Fetched, Offsets, Read};
+use storage::{Offset, PartitionLog};
+use tokio::sync::{Notify, watch};
+
+use super::embedded::{READ_LIMIT, Topics};
+
+/// The largest decompressed batch that is opened.
+const MAX_BATCH_BYTES: usize = 64 << 20;
+
+#[derive(Debug)]
+struct Cursor {
+    task: Task,
+    input: usize,
+    topic: Arc<str>,
+    log: Arc<PartitionLog>,
+    /// `None` until the task is restored.
+    next: Option<Offset>,
+    paused: bool,
+}
+
+/// Cursors over every (task, input).
+#[derive(Debug)]
+pub(super) struct Reader {
+    state: Mutex<State>,
+    /// A cursor was moved or resumed.
+    changed: Notify,
+    /// By cursor. One poll at a time.
+    watches: tokio::sync::Mutex<Vec<watch::Receiver<Offsets>>>,
+}
+
+#[derive(Debug)]
+struct State {
+    unannounced: Vec<Task>,
+    cursors: Vec<Cursor>,
+    /// Reads begin here next time, so that no partition starves.
+    first: usize,
+}
+
+struct Wanted {
+    cursor: usize,
+    task: Task,
+    input: usize,
+    topic: Arc<str>,
+    log: Arc<PartitionLog>,
+    next: Offset,
+}
+
+impl Reader {
+    pub(super) fn new(topics: &Topics) -> Self {
+        let mut cursors = Vec::new();
+        for partition in 0..topics.tasks() {
+            for (input, topic) in topics.inputs.iter().enumerate() {
+                if let Some(log) = topic.partitions.get(partition as usize) {
+                    cursors.push(Cursor {
+                        task: Task { partition },
+                        input,
+                        topic: topic.name.as_str().into(),
+                        log: log.clone(),
+                        next: None,
+                        paused: false,
+                    });
+                }
+            }
+        }
+        let watches = cursors.iter().map(|cursor| cursor.log.watch()).collect();
+        let unannounced = (0..topics.tasks())
+            .map(|partition| Task { partition })
+            .collect();
+        Self {
+            state: Mutex::new(State {
+                unannounced,
+                cursors,
+                first: 0,
+            }),
+            changed: Notify::new(),
+            watches: tokio::sync::Mutex::new(watches),
+        }
+    }
+
+    pub(super) fn seek(&self, task: Task, positions: &Positions) {
+        for cursor in self
+            .state()
+            .cursors
+            .iter_mut()
+            .filter(|cursor| cursor.task == task)
+        {
+            cursor.next = positions.get(&cursor.input).copied();
+        }
+        self.changed.notify_one();
+    }
+
+    pub(super) fn pause(&self, task: Task, paused: bool) {
+        for cursor in self
+            .state()
+            .cursors
+            .iter_mut()
+            .filter(|cursor| cursor.task == task)
+        {
+            cursor.paused = paused;
+        }
+        self.changed.notify_one();
+    }
+
+    /// Cancel-safe: cursors move only together with the events that are returned.
+    pub(super) async fn poll(&self, max_bytes: usize) -> Result<Vec<Event>, Error> {
+        let mut watches = self.watches.lock().await;
+        loop {
+            let assigned = std::mem::take(&mut self.state().unannounced);
+            if !assigned.is_empty() {
+                return Ok(assigned.into_iter().map(Event::Assigned).collect());
+            }
+            for watch in watches.iter_mut() {
+                watch.mark_unchanged();
+            }
+            let events = self.read(max_bytes).await?;
+            if !events.is_empty() {
+                return Ok(events);
+            }
+            let appended = watches.iter_mut().map(|watch| Box::pin(watch.changed()));
+            tokio::select! {
+                (result, _, _) = select_all(appended) => {
+                    result.map_err(|_| Error::Fatal("an input was closed".to_owned()))?;
+                }
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+
+    async fn read(&self, max_bytes: usize) -> Result<Vec<Event>, Error> {
+        let mut left = max_bytes;
+        let mut events = Vec::new();
+        let mut moved = Vec::new();
+        for wanted in self.wanted() {
+            if left == 0 {
+                break;
+            }
+            let read = match wanted
+                .log
+                .read(wanted.next, left, events.is_empty(), READ_LIMIT)
+            {
+                Ok(Read::Warm(fetched)) => Ok(fetched),
+                Ok(Read::Cold(cold)) => tokio::task::spawn_blocking(move || cold.load())
+                    .await
+                    .map_err(|e| Error::Fatal(format!("read of '{}': {e}", wanted.topic)))?,
+                Err(error) => Err(error),
+            };
+            let Some((next, read_bytes)) = interpret(&wanted, read, &mut events)? else {
+                continue;
+            };
+            left = left.saturating_sub(read_bytes);
+            moved.push((wanted.cursor, wanted.next, next));
+        }
+        let mut state = self.state();
+        for (cursor, from, next) in moved {
+            if let Some(cursor) = state.cursors.get_mut(cursor)
+                && cursor.next == Some(from)
+            {
+                cursor.next = Some(next);
+            }
+        }
+        Ok(events)
+    }
+
+    fn wanted(&self) -> Vec<Wanted> {
+        let mut state = self.state();
+        let count = state.cursors.len();
+        let first = state.first;
+        state.first = if count == 0 { 0 } else { (first + 1) % count };
+        (0..count)
+            .map(|n| (first + n) % count)
+            .filter_map(|index| {
+                let cursor = &state.cursors[index];
+                let next = cursor.next.filter(|_| !cursor.paused)?;
+                Some(Wanted {
+                    cursor: index,
+                    task: cursor.task,
+                    input: cursor.input,
+                    topic: cursor.topic.clone(),
+                    log: cursor.log.clone(),
+                    next,
+                })
+            })
+            .collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Turns a read into events: the new position and the bytes it took, or `None` where there is
+/// nothing to read.
+fn interpret(
+    wanted: &Wanted,
+    read: Result<Fetched, storage::Error>,
+    events: &mut Vec<Event>,
+) -> Result<Option<(Offset, usize)>, Error> {
+    let (task, input, topic) = (wanted.task, wanted.input, &wanted.topic);
+    let partition = task.partition;
+    match read {
+        Ok(fetched) if fetched.records.is_empty() => Ok(None),
+        Ok(fetched) => {
+            let size = fetched.records.len();
+            let next = push_events(wanted, fetched.records, events)?;
+            Ok(Some((next, size)))
+        }
+        Err(storage::Error::NotReadable) => Ok(None),
+        Err(storage::Error::OffsetOutOfRange { start, .. }) if wanted.next < start => {
+            events.push(Event::Gap {
+                task,
+                input,
+                from: wanted.next,
+                to: start,
+            });
+            Ok(Some((start, 0)))
+        }
+        Err(error @ storage::Error::Io { .. }) => Err(Error::Retry(format!(
+            "input '{topic}' partition {partition}: {error}"
+        ))),
+        Err(error) => Err(Error::Fatal(format!(
+            "input '{topic}' partition {partition}: {error}"
+        ))),
+    }
+}
+
+fn push_events(
+    wanted: &Wanted,
+    mut bytes: Bytes,
+    events: &mut Vec<Event>,
+) -> Result<Offset, Error> {
+    let Wanted { task, input, .. } = *wanted;
+    let mut next = wanted.next;
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let header = Batch::parse(&bytes).map_err(|error| {
+            Error::Fatal(format!(
+                "input '{}' at offset {next}: {error}",
+                wanted.topic
+            ))
+        })?;
+        let (size, end, control) = (
+            header.size_in_bytes(),
+            header.last_offset() + 1,
+            header.is_control(),
+        );
+        let batch = bytes.split_to(size);
+        if !control {
+            match batch::records::decode(&batch, MAX_BATCH_BYTES) {
+                Ok(decoded) => records.extend(
+                    decoded
+                        .into_iter()
+                        .filter(|record| record.offset >= next)
+                        .map(input_record),
+                ),
+                Err(error) => {
+                    // Compressed batches are stored unopened: one that can't be opened fails alone.
+                    tracing::error!(
+                        topic = &*wanted.topic, partition = task.partition, offset = next, %error,
+                        "input batch can't be read and is passed over"
+                    );
+                    if !records.is_empty() {
+                        let records = std::mem::take(&mut records);
+                        events.push(Event::Records {
+                            task,
+                            input,
+                            records,
+                            next,
+                        });
+                    }
+                    events.push(Event::Gap {
+                        task,
+                        input,
+                        from: next,
+                        to: end,
+                    });
+                }
+            }
+        }
+        next = end;
+    }
+    if !records.is_empty()
+        || !matches!(events.last(), Some(Event::Gap { to, task: t, input: i, .. }) if (*to, *t, *i) == (next, task, input))
+    {
+        events.push(Event::Records {
+            task,
+            input,
+            records,
+            next,
+        });
+    }
+    Ok(next)
+}
+
+fn input_record(record: batch::Record) -> InputRecord {
+    InputRecord {
+        offset: record.offset,
+        timestamp_ms: record.timestamp,
+        key: record.key,
+        value: record.value,
+        headers: record
+            .headers
+            .into_iter()
+            .map(|header| Header {
+                key: header.key,
+                value: header.value,
+            })
+            .collect(),
+    }
+}

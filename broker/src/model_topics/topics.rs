@@ -1,0 +1,182 @@
+//! The topics of a model topic: found or created, and checked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use inference::spec::ModelTopicSpec;
+
+use super::StartError;
+use super::embedded::Topics;
+use crate::catalog::{Catalog, NewTopic, Topic, TopicKind};
+
+/// In an order in which every input comes before what is derived from it. The config's check has
+/// refused cycles.
+pub(super) fn in_dependency_order(mut specs: Vec<Arc<ModelTopicSpec>>) -> Vec<Arc<ModelTopicSpec>> {
+    let mut ordered: Vec<Arc<ModelTopicSpec>> = Vec::with_capacity(specs.len());
+    while !specs.is_empty() {
+        let (ready, waiting): (Vec<_>, Vec<_>) = specs.iter().cloned().partition(|spec| {
+            !spec
+                .inputs()
+                .any(|input| specs.iter().any(|other| other.name() == input))
+        });
+        if ready.is_empty() {
+            ordered.extend(waiting);
+            break;
+        }
+        ordered.extend(ready);
+        specs = waiting;
+    }
+    ordered
+}
+
+/// Finds the topics of `spec`, creating those that are missing: inputs with `num_partitions`,
+/// outputs with as many as the inputs have.
+pub(super) async fn ensure(
+    spec: &ModelTopicSpec,
+    catalog: &Catalog,
+    num_partitions: i32,
+) -> Result<Topics, StartError> {
+    let name = spec.name();
+    let mut inputs = Vec::new();
+    for input in spec.inputs() {
+        let topic = match catalog.topic(input) {
+            Some(topic) => topic,
+            None => create(catalog, input, num_partitions, TopicKind::Ordinary, &[]).await?,
+        };
+        if topic.kind.is_internal() {
+            return Err(StartError::new(
+                name,
+                format!("input '{input}' is an internal topic"),
+            ));
+        }
+        inputs.push(topic);
+    }
+    let partitions = same_partitions(name, &inputs)?;
+    let model_topic = name.to_owned();
+    let derived = output(
+        catalog,
+        name,
+        name,
+        partitions,
+        TopicKind::Derived {
+            model_topic: model_topic.clone(),
+        },
+    )
+    .await?;
+    let dead_letter = match spec.dead_letter_topic() {
+        Some(dlq) => {
+            let kind = TopicKind::DeadLetter {
+                model_topic: model_topic.clone(),
+            };
+            Some(output(catalog, name, &dlq, partitions, kind).await?)
+        }
+        None => None,
+    };
+    let changelog = changelog(catalog, spec).await?;
+    Ok(Topics {
+        inputs,
+        derived,
+        dead_letter,
+        changelog,
+    })
+}
+
+fn same_partitions(name: &str, inputs: &[Arc<Topic>]) -> Result<i32, StartError> {
+    let Some(first) = inputs.first() else {
+        return Err(StartError::new(name, "there is no input".to_owned()));
+    };
+    let count = first.partitions.len();
+    if let Some(other) = inputs.iter().find(|topic| topic.partitions.len() != count) {
+        return Err(StartError::new(
+            name,
+            format!(
+                "inputs must have the same number of partitions: '{}' has {count}, '{}' has {}",
+                first.name,
+                other.name,
+                other.partitions.len()
+            ),
+        ));
+    }
+    i32::try_from(count).map_err(|_| StartError::new(name, format!("{count} partitions")))
+}
+
+async fn output(
+    catalog: &Catalog,
+    model_topic: &str,
+    name: &str,
+    partitions: i32,
+    kind: TopicKind,
+) -> Result<Arc<Topic>, StartError> {
+    let Some(topic) = catalog.topic(name) else {
+        return create(catalog, name, partitions, kind, &[]).await;
+    };
+    if topic.kind != kind {
+        return Err(StartError::new(
+            model_topic,
+            format!(
+                "topic '{name}' exists and is not this model topic's: {:?}",
+                topic.kind
+            ),
+        ));
+    }
+    if topic.partitions.len() != partitions as usize {
+        return Err(StartError::new(
+            model_topic,
+            format!(
+                "topic '{name}' has {} partitions, the inputs have {partitions}",
+                topic.partitions.len()
+            ),
+        ));
+    }
+    Ok(topic)
+}
+
+async fn changelog(
+    catalog: &Catalog,
+    spec: &ModelTopicSpec,
+) -> Result<Arc<storage::PartitionLog>, StartError> {
+    let name = spec.changelog_topic();
+    let kind = TopicKind::Changelog {
+        model_topic: spec.name().to_owned(),
+    };
+    let topic = match catalog.topic(&name) {
+        Some(topic) if topic.kind == kind => topic,
+        Some(topic) => {
+            return Err(StartError::new(
+                spec.name(),
+                format!(
+                    "topic '{name}' exists and is not its changelog: {:?}",
+                    topic.kind
+                ),
+            ));
+        }
+        None => create(catalog, &name, 1, kind, &[("cleanup.policy", "compact")]).await?,
+    };
+    topic
+        .partitions
+        .first()
+        .cloned()
+        .ok_or_else(|| StartError::new(spec.name(), format!("topic '{name}' has no partition")))
+}
+
+async fn create(
+    catalog: &Catalog,
+    name: &str,
+    partitions: i32,
+    kind: TopicKind,
+    configs: &[(&str, &str)],
+) -> Result<Arc<Topic>, StartError> {
+    let configs: BTreeMap<String, String> = configs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    catalog
+        .create_topic(NewTopic {
+            name: name.to_owned(),
+            partitions,
+            configs,
+            kind,
+        })
+        .await
+        .map_err(|error| StartError::new(name, error.to_string()))
+}
