@@ -1,1 +1,444 @@
-//! tests
+//! What the integration tests share: the real `milena` binary in a data folder of its own, and
+//! rdkafka clients that talk to it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use rdkafka::client::ClientContext;
+use rdkafka::config::{ClientConfig, FromClientConfig};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::{Offset, TopicPartitionList};
+use tempfile::TempDir;
+
+/// How long anything in a test may take before it counts as hung.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The `milena` binary of this build, built first where it is not up to date.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let exe = std::env::current_exe().expect("the test's own path");
+        let dir = exe.parent().expect("target/<profile>[/deps]");
+        let profile_dir = if dir.ends_with("deps") {
+            dir.parent().expect("target/<profile>")
+        } else {
+            dir
+        };
+        let profile = match profile_dir.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(other) => other,
+        };
+        let status = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "broker",
+                "--bin",
+                "milena",
+                "--profile",
+                profile,
+            ])
+            .arg("--target-dir")
+            .arg(profile_dir.parent().expect("the target folder"))
+            .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+            .status()
+            .expect("cargo runs");
+        assert!(
+            status.success(),
+            "cargo build of the milena binary failed: {status}"
+        );
+        profile_dir.join("milena")
+    })
+}
+
+/// The repository's root.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .expect("the repository")
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A running `milena serve`, in a folder that goes when it is dropped.
+pub struct Milena {
+    dir: TempDir,
+    port: u16,
+    http_port: u16,
+    config: String,
+    child: Option<Child>,
+    starts: usize,
+}
+
+impl Milena {
+    /// Starts with `config` (TOML; `[broker]` and `[http]` are written by this function) and waits
+    /// until it answers.
+    pub fn start(config: &str) -> Self {
+        Self::start_with_broker("", config)
+    }
+
+    /// As [`Milena::start`], with further keys of the `[broker]` table.
+    pub fn start_with_broker(broker: &str, config: &str) -> Self {
+        let mut milena = Self::prepare(broker, config);
+        milena.restart();
+        milena
+    }
+
+    /// Writes the config without starting.
+    pub fn prepare(broker: &str, config: &str) -> Self {
+        let dir = tempfile::Builder::new()
+            .prefix("milena-test-")
+            .tempdir()
+            .expect("a folder");
+        let (port, http_port) = (free_port(), free_port());
+        let config = format!(
+            "[broker]\nlisten = \"127.0.0.1:{port}\"\ndata_dir = {:?}\n{broker}\n\
+             [http]\nlisten = \"127.0.0.1:{http_port}\"\n{config}\n",
+            dir.path().join("data")
+        );
+        fs::write(dir.path().join("milena.toml"), &config).expect("the config");
+        Self {
+            dir,
+            port,
+            http_port,
+            config,
+            child: None,
+            starts: 0,
+        }
+    }
+
+    /// Starts it (again) and waits until it answers.
+    pub fn restart(&mut self) {
+        self.spawn();
+        self.wait_until_it_listens();
+    }
+
+    /// Starts it without waiting.
+    pub fn spawn(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        self.starts += 1;
+        let log = File::create(self.log_path()).expect("the log file");
+        let child = Command::new(binary())
+            .args(["serve", "--config"])
+            .arg(self.dir.path().join("milena.toml"))
+            .current_dir(repository())
+            .env("MILENA_LOG", "info")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("the log file"))
+            .stderr(log)
+            .spawn()
+            .expect("milena starts");
+        self.child = Some(child);
+    }
+
+    fn wait_until_it_listens(&mut self) {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok() {
+                return;
+            }
+            if let Some(status) = self
+                .child
+                .as_mut()
+                .and_then(|c| c.try_wait().ok().flatten())
+            {
+                panic!("milena ended with {status}:\n{}", self.log());
+            }
+            assert!(
+                Instant::now() < deadline,
+                "milena does not listen:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("it runs");
+        child.kill().expect("SIGKILL");
+        child.wait().expect("its end");
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) -> ExitStatus {
+        let child = self.child.as_ref().expect("it runs");
+        // SAFETY: kill(2) has no memory effects; the pid is that of a child not yet waited for.
+        let sent = unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGTERM) };
+        assert_eq!(sent, 0, "SIGTERM");
+        self.wait_for_exit()
+    }
+
+    /// Waits for an end that it comes to by itself.
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self
+                .child
+                .as_mut()
+                .expect("it runs")
+                .try_wait()
+                .expect("wait")
+            {
+                self.child = None;
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "milena does not end:\n{}",
+                self.log()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// `host:port` for clients.
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The port that speaks Kafka's protocol.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The port of `/metrics`.
+    pub fn http_port(&self) -> u16 {
+        self.http_port
+    }
+
+    /// The process's id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// Its data folder.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Its config file's text.
+    pub fn config(&self) -> &str {
+        &self.config
+    }
+
+    /// Replaces the config for the next start.
+    pub fn set_config(&mut self, config: String) {
+        fs::write(self.dir.path().join("milena.toml"), &config).expect("the config");
+        self.config = config;
+    }
+
+    /// What it has logged since its last start.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.log_path()).unwrap_or_default()
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.path().join(format!("milena-{}.log", self.starts))
+    }
+
+    /// A client configuration that points here.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.bootstrap());
+        config
+    }
+
+    /// A client of type `T` with further settings.
+    pub fn client_with<T: FromClientConfig>(&self, settings: &[(&str, &str)]) -> T {
+        let mut config = self.client();
+        for (key, value) in settings {
+            config.set(*key, *value);
+        }
+        config.create().expect("a client")
+    }
+
+    /// Every record of a topic from the start, by partition, up to the ends that it has now.
+    pub fn read_topic(&self, topic: &str) -> BTreeMap<i32, Vec<Received>> {
+        self.read_topic_from(topic, &BTreeMap::new())
+    }
+
+    /// As [`Milena::read_topic`], from given offsets.
+    pub fn read_topic_from(
+        &self,
+        topic: &str,
+        from: &BTreeMap<i32, i64>,
+    ) -> BTreeMap<i32, Vec<Received>> {
+        let consumer: BaseConsumer = self.client_with(&[
+            ("group.id", "unused"),
+            ("enable.auto.commit", "false"),
+            ("isolation.level", "read_committed"),
+            ("fetch.wait.max.ms", "50"),
+        ]);
+        read(&consumer, topic, from)
+    }
+
+    /// The end offset of each partition.
+    pub fn ends(&self, topic: &str) -> BTreeMap<i32, i64> {
+        let consumer: BaseConsumer = self.client_with(&[("group.id", "unused")]);
+        ends(&consumer, topic)
+    }
+}
+
+impl Drop for Milena {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("milena's log:\n{}", self.log());
+        }
+    }
+}
+
+/// A record as a consumer saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its offset.
+    pub offset: i64,
+    /// Milliseconds since the epoch.
+    pub timestamp_ms: Option<i64>,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+    /// In order; a null value is empty.
+    pub headers: Vec<(String, Vec<u8>)>,
+}
+
+impl Received {
+    /// The header of that name, as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(key, _)| key == name)?;
+        std::str::from_utf8(value).ok()
+    }
+
+    fn from_message(message: &BorrowedMessage<'_>) -> Self {
+        Self {
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: message
+                .headers()
+                .map(|headers| {
+                    headers
+                        .iter()
+                        .map(|h| (h.key.to_owned(), h.value.unwrap_or_default().to_vec()))
+                        .collect()
+                })
+                .unwrap_or_default(),
+        }
+    }
+}
+
+fn ends<C: ClientContext + ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+) -> BTreeMap<i32, i64> {
+    let metadata = consumer
+        .fetch_metadata(Some(topic), PATIENCE)
+        .expect("metadata");
+    let topic_metadata = metadata.topics().first().expect("the topic");
+    assert!(
+        topic_metadata.error().is_none(),
+        "{topic}: {:?}",
+        topic_metadata.error()
+    );
+    topic_metadata
+        .partitions()
+        .iter()
+        .map(|p| {
+            let (_, end) = consumer
+                .fetch_watermarks(topic, p.id(), PATIENCE)
+                .expect("the partition's ends");
+            (p.id(), end)
+        })
+        .collect()
+}
+
+fn read<C: ClientContext + ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    from: &BTreeMap<i32, i64>,
+) -> BTreeMap<i32, Vec<Received>> {
+    let ends = ends(consumer, topic);
+    let mut assignment = TopicPartitionList::new();
+    let mut received: BTreeMap<i32, Vec<Received>> = BTreeMap::new();
+    let mut open = BTreeMap::new();
+    for (&partition, &end) in &ends {
+        received.insert(partition, Vec::new());
+        let start = from.get(&partition).copied().unwrap_or(0);
+        if start < end {
+            open.insert(partition, end);
+            assignment
+                .add_partition_offset(topic, partition, Offset::Offset(start))
+                .expect("an assignment");
+        }
+    }
+    consumer.assign(&assignment).expect("assign");
+    let mut last = Instant::now();
+    while !open.is_empty() {
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else {
+            assert!(
+                last.elapsed() < PATIENCE,
+                "no records of '{topic}' for {PATIENCE:?}: {open:?}"
+            );
+            continue;
+        };
+        let message = message.expect("a record");
+        last = Instant::now();
+        let partition = message.partition();
+        if message.offset() + 1 >= ends[&partition] {
+            open.remove(&partition);
+        }
+        if message.offset() < ends[&partition] {
+            received
+                .entry(partition)
+                .or_default()
+                .push(Received::from_message(&message));
+        }
+    }
+    received
+}
+
+/// Waits until `done` gives a value.
+pub fn eventually<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = done() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Writes a model's folder: its card and its f32 tensors, as an exporter would.
+pub fn write_model(dir: &Path, card: &serde_json::Value, tensors: &[(&str, &[usize], &[f32])]) {
+    fs::write(dir.join("config.json"), card.to_string()).expect("config.json");
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        .collect();
+    let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
+        let view =
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes);
+        (*name, view.expect("a tensor"))
+    });
+    safetensors::serialize_to_file(views, None, &dir.join("model.safetensors")).expect("weights");
+}
