@@ -2,7 +2,8 @@
 //!
 //! - A frame is four bytes of length and that many bytes. A length of zero or less, or over
 //!   `max_request_bytes`, closes the connection. The buffer grows with what has arrived: an
-//!   announced length reserves at most 1 MiB ahead.
+//!   announced length reserves at most 64 KiB ahead, or as much as the connection's largest request
+//!   so far, up to 1 MiB.
 //! - Requests are handled one after another. Their responses go through a queue of at most
 //!   [`IN_FLIGHT`] to the writer; when it is full, reading stops. Responses that are ready together
 //!   leave in one vectored write.
@@ -34,8 +35,11 @@ const WRITE_BYTES: usize = 256 * 1024;
 const WRITE_PIECES: usize = 64;
 /// The read buffer of a connection that sends small requests.
 const READ_BYTES: usize = 8 * 1024;
-/// What an announced length may reserve before its bytes arrive.
-const READ_AHEAD_BYTES: usize = 1024 * 1024;
+/// What an announced length may reserve before its bytes arrive, on a connection that has not sent
+/// a larger request yet ...
+const READ_AHEAD_BYTES: usize = 64 * 1024;
+/// ... and on one that has.
+const MAX_READ_AHEAD_BYTES: usize = 1024 * 1024;
 /// A buffer that grew beyond this is not kept.
 const KEEP_BYTES: usize = 256 * 1024;
 
@@ -126,6 +130,7 @@ where
     let input = Input {
         reader,
         buffer: BytesMut::new(),
+        read_ahead: READ_AHEAD_BYTES,
         limits,
         shutdown,
         activity: &activity,
@@ -186,6 +191,7 @@ where
 struct Input<'a, R> {
     reader: R,
     buffer: BytesMut,
+    read_ahead: usize,
     limits: Limits,
     shutdown: watch::Receiver<bool>,
     activity: &'a Activity,
@@ -209,6 +215,7 @@ impl<R: AsyncRead + Unpin> Input<'_, R> {
         self.fill(4 + len, 0).await?;
         self.buffer.advance(4);
         let frame = self.buffer.split_to(len).freeze();
+        self.read_ahead = self.read_ahead.max(len.min(MAX_READ_AHEAD_BYTES));
         if len > KEEP_BYTES {
             // The rest of this allocation would live as long as the connection.
             self.buffer = BytesMut::from(&self.buffer[..]);
@@ -220,9 +227,9 @@ impl<R: AsyncRead + Unpin> Input<'_, R> {
     async fn fill(&mut self, expected: usize, at_least: usize) -> Result<(), Closed> {
         while self.buffer.len() < expected {
             let missing = expected - self.buffer.len();
-            // Beyond the first MiB the buffer at most doubles with what has arrived.
+            // Beyond that the buffer at most doubles with what has arrived.
             let ahead = missing
-                .min(READ_AHEAD_BYTES.max(self.buffer.len()))
+                .min(self.read_ahead.max(self.buffer.len()))
                 .max(at_least);
             self.buffer.reserve(ahead);
             let read = tokio::select! {

@@ -57,13 +57,16 @@ fn an_empty_config_is_sound() {
 fn an_unknown_key_is_named_with_its_path_and_line() {
     refused(
         "[broker]\nnode_id = 1\nlissten = \"x\"\n",
-        &["lissten", "line 3"],
+        &["lissten", "milena.toml:3"],
     );
     refused(
         "[[model_topic]]\nname = \"out\"\ninput = \"in\"\nmodel = \"m\"\ndrift = 1\n",
-        &["drift", "line 5"],
+        &["drift", "milena.toml:5"],
     );
-    refused("[broker]\nnode_id = \"one\"\n", &["node_id", "line 2"]);
+    refused(
+        "[broker]\nnode_id = \"one\"\n",
+        &["node_id", "milena.toml:2"],
+    );
 }
 
 #[test]

@@ -62,7 +62,7 @@ pub fn run() -> ExitCode {
 type CliError = Box<dyn std::error::Error + Send + Sync>;
 
 fn check(file: &Path) -> Result<(), CliError> {
-    Config::load(file)?;
+    Config::check_file(file)?;
     println!("{}: ok", file.display());
     Ok(())
 }

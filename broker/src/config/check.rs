@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-use inference::spec::SpecError;
+use inference::spec::{ModelSpec, SpecError};
 
 use super::Config;
 use crate::catalog::MAX_PARTITIONS;
@@ -43,6 +43,36 @@ impl Config {
     /// The first thing wrong with models and model topics.
     pub fn check_models(&self) -> Result<(), SpecError> {
         inference::spec::check(&self.model, &self.model_topic, &self.base_dir)
+    }
+
+    /// The first model that can't be loaded. Reads every model's folder.
+    pub fn check_weights(&self) -> Result<(), Problem> {
+        for (index, model) in self.model.iter().map(AsRef::as_ref).enumerate() {
+            let model: &ModelSpec = model;
+            let versions: Vec<(String, Option<&str>)> = match model.version.as_slice() {
+                [] => vec![(format!("model[{index}].source"), None)],
+                versions => (0..)
+                    .zip(versions)
+                    .map(|(n, version): (usize, _)| {
+                        let key = format!("model[{index}].version[{n}].source");
+                        (key, Some(version.id.as_ref().as_str()))
+                    })
+                    .collect(),
+            };
+            for (key, version) in versions {
+                let source = model
+                    .resolve(version, &self.base_dir)
+                    .map_err(|reason| Problem::new(&key, reason))?;
+                inference::model::load(
+                    &source.name,
+                    &source.version,
+                    &source.folder,
+                    &source.options,
+                )
+                .map_err(|error| Problem::new(&key, error))?;
+            }
+        }
+        Ok(())
     }
 
     fn check_broker(&self) -> Result<(), Problem> {

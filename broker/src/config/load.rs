@@ -52,35 +52,47 @@ impl fmt::Display for Place<'_> {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
-            path: path.to_owned(),
-            message: error.to_string(),
-        })?;
-        Self::parse(&text, path)
+        Self::parse(&read(path)?, path)
     }
 
     /// Parses and checks the text of the file at `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let mut config = deserialize(text, path)?;
         config.base_dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        let refused = |key: String, reason: String| {
-            let (span, value) = locate(text, &key);
-            let line = line(text, span.start);
-            Err(ConfigError::Refused {
-                file: path.to_owned(),
-                line,
-                key,
-                value,
-                reason,
-            })
-        };
         if let Err(problem) = config.check() {
-            return refused(problem.key, problem.reason);
+            return Err(refused(text, path, problem.key, problem.reason));
         }
         if let Err(error) = config.check_models() {
-            return refused(error.key, error.problem.to_string());
+            return Err(refused(text, path, error.key, error.problem.to_string()));
         }
         Ok(config)
+    }
+
+    /// Reads and checks a file, and loads every model that it names.
+    pub fn check_file(path: &Path) -> Result<(), ConfigError> {
+        let text = read(path)?;
+        let config = Self::parse(&text, path)?;
+        config
+            .check_weights()
+            .map_err(|problem| refused(&text, path, problem.key, problem.reason))
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })
+}
+
+fn refused(text: &str, path: &Path, key: String, reason: String) -> ConfigError {
+    let (span, value) = locate(text, &key);
+    ConfigError::Refused {
+        file: path.to_owned(),
+        line: line(text, span.start),
+        key,
+        value,
+        reason,
     }
 }
 
