@@ -253,6 +253,8 @@ impl LogDir {
     }
 
     /// Blocking. Syncs every log, writes snapshots and checkpoints, then the clean-shutdown marker.
+    /// The marker vouches for every partition of the folder; so after an unclean stop it is not
+    /// written while there are some that were not opened, and so not recovered.
     /// Appends fail with [`crate::Error::Closed`] from now on, and so does opening logs. Whoever
     /// commits to derived partitions has to be done before: what is published later is not recorded.
     pub fn shutdown(&self) -> Result<()> {
@@ -273,10 +275,11 @@ impl LogDir {
                 );
             },
         )?;
+        let unrecovered = self.unrecovered(&logs)?;
         let mut result = Ok(());
         for ((key, log), closed) in logs.into_iter().zip(closed) {
             match closed {
-                Ok(end) => self.note(key, &log, end),
+                Ok(recovery_point) => self.note(key, &log, recovery_point),
                 Err(Error::Closed) => {}
                 Err(error) => result = result.and(Err(error)),
             }
@@ -284,6 +287,14 @@ impl LogDir {
         self.write_checkpoints()?;
         // Without the marker the next start finds out itself what has failed here.
         result?;
+        if let Some((topic, partition)) = unrecovered {
+            tracing::warn!(
+                topic,
+                partition,
+                "not a clean stop: the partition was not recovered since the last one"
+            );
+            return Ok(());
+        }
         let marker = self.path().join(CLEAN_SHUTDOWN);
         checkpoint::write_file(self.disk.as_ref(), &marker, CLEAN_SHUTDOWN_CONTENT)
     }
@@ -300,6 +311,17 @@ impl LogDir {
             .iter()
             .map(|(key, log)| (key.clone(), Arc::clone(log)))
             .collect()
+    }
+
+    /// A partition that nobody has looked at since an unclean stop.
+    fn unrecovered(&self, open: &[(Key, Arc<PartitionLog>)]) -> Result<Option<Key>> {
+        if self.was_clean {
+            return Ok(None);
+        }
+        let on_disk = self.on_disk()?.into_iter();
+        Ok(on_disk
+            .map(|(topic, partition, _)| (topic, partition))
+            .find(|key| !open.iter().any(|(open, _)| open == key)))
     }
 
     fn note(&self, key: Key, log: &PartitionLog, recovery_point: Offset) {

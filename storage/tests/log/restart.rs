@@ -451,3 +451,28 @@ fn a_lost_epoch_file_is_made_up_for_by_the_log() {
     assert_eq!(log.leader_epoch(), 3);
     assert_eq!(log.end_offset_for_epoch(1), Some((1, 2)));
 }
+
+#[test]
+fn a_stop_without_recovery_is_not_a_clean_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        let (_dir, log) = open(folder.path());
+        for first in 0..3 {
+            log.append(&batch(first, 1)).expect("appends");
+        }
+    }
+    let segment = files(folder.path(), "log").remove(0);
+    let whole = fs::read(&segment).expect("reads");
+    fs::write(&segment, &whole[..whole.len() - 1]).expect("writes");
+    // A start that fails before it has come to the partition.
+    let dir = open_dir(folder.path());
+    assert!(!dir.was_clean());
+    dir.shutdown().expect("stops");
+    drop(dir);
+    let (dir, log) = open(folder.path());
+    assert!(!dir.was_clean());
+    assert_eq!(read_all(&log, 0, 100), numbers(0..2));
+    dir.shutdown().expect("stops");
+    drop(dir);
+    assert!(open_dir(folder.path()).was_clean());
+}
