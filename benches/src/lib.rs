@@ -1,3 +1,4 @@
 //! Measurements behind the README's figures. Each is a program of its own that prints a table:
 //!
-//! - `footprint`: start to first answer, and memory, with 1,000 partitions and 5 GB of log.
+//! - `footprint`: start to first answer, and memory, with 1,000 partitions and 5 GB of log;
+//! - `durability`: what it costs to wait for the disk.

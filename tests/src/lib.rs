@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -122,7 +123,7 @@ impl Milena {
     /// Starts it (again) and waits until it answers.
     pub fn restart(&mut self) {
         self.spawn();
-        self.wait_until_it_listens();
+        self.wait_until_it_answers();
     }
 
     /// Starts it without waiting.
@@ -143,13 +144,10 @@ impl Milena {
         self.child = Some(child);
     }
 
-    fn wait_until_it_listens(&mut self) {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+    /// Waits for the whole answer to a first request.
+    pub fn wait_until_it_answers(&mut self) {
         let deadline = Instant::now() + PATIENCE;
-        loop {
-            if TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok() {
-                return;
-            }
+        while self.api_versions().is_err() {
             if let Some(status) = self
                 .child
                 .as_mut()
@@ -159,11 +157,24 @@ impl Milena {
             }
             assert!(
                 Instant::now() < deadline,
-                "milena does not listen:\n{}",
+                "milena does not answer:\n{}",
                 self.log()
             );
-            std::thread::sleep(Duration::from_millis(10));
+            std::thread::sleep(Duration::from_micros(200));
         }
+    }
+
+    /// One request on a connection of its own. The address is bound before the start is finished;
+    /// only an answer says that it is.
+    fn api_versions(&self) -> std::io::Result<()> {
+        // ApiVersions v0, correlation id 1, no client id.
+        const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
+        let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(&REQUEST)?;
+        let mut length = [0; 4];
+        stream.read_exact(&mut length)?;
+        stream.read_exact(&mut vec![0; u32::from_be_bytes(length) as usize])
     }
 
     /// `kill -9`.

@@ -1,5 +1,5 @@
-//! Start to first answered request with 1,000 partitions and 5 GB of log, and resident memory idle
-//! and under load.
+//! Start to first answered request with 1,000 partitions and 5 GB of log, resident memory idle and
+//! under load, and what the load cost.
 //!
 //! ```text
 //! cargo run --release -p benches --bin footprint
@@ -9,8 +9,6 @@
 //! ApiVersions request over TCP. Memory is the kernel's: `RSS` counts mapped log files that happen
 //! to be in the page cache, `anonymous` is the process's own.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -33,17 +31,28 @@ fn main() {
     let mut milena = Milena::start(&format!(
         "[[topic]]\nname = \"load\"\npartitions = {PARTITIONS}\n"
     ));
+    let started = Instant::now();
     let peak = load(&milena);
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds(milena.pid()));
+    let gigabytes = LOG_BYTES as f64 / 1e9;
     println!(
-        "| memory while {} GB are produced, peak: RSS / anonymous | {} MB / {} MB |",
-        LOG_BYTES / 1_000_000_000,
+        "| {gigabytes} GB produced in 1 KiB records to {PARTITIONS} partitions, acks=1 | \
+         {:.0} MB/s, {:.2} CPU-s/GB of the broker |",
+        gigabytes * 1e3 / seconds,
+        cpu / gigabytes
+    );
+    println!(
+        "| memory meanwhile, peak: RSS / anonymous | {} MB / {} MB |",
         peak.0 / 1_000,
         peak.1 / 1_000
     );
     let what = format!("start to first answer, {PARTITIONS} partitions and 5 GB, after");
+    row(
+        &format!("{what} kill -9 before a checkpoint: all is scanned"),
+        &starts(&mut milena, true),
+    );
     row(&format!("{what} a clean stop"), &starts(&mut milena, false));
     memory(&milena, "idle, 1,000 partitions and 5 GB");
-    row(&format!("{what} kill -9"), &starts(&mut milena, true));
 }
 
 /// Milliseconds, one for each start.
@@ -57,28 +66,10 @@ fn starts(milena: &mut Milena, kill: bool) -> Vec<f64> {
             }
             let started = Instant::now();
             milena.spawn();
-            first_answer(milena);
+            milena.wait_until_it_answers();
             started.elapsed().as_secs_f64() * 1e3
         })
         .collect()
-}
-
-fn first_answer(milena: &Milena) {
-    // ApiVersions v0, correlation id 1, no client id.
-    const REQUEST: [u8; 14] = [0, 0, 0, 10, 0, 18, 0, 0, 0, 0, 0, 1, 0xff, 0xff];
-    let deadline = Instant::now() + Duration::from_secs(120);
-    loop {
-        assert!(Instant::now() < deadline, "no answer:\n{}", milena.log());
-        if let Ok(mut stream) = TcpStream::connect(milena.bootstrap()) {
-            let mut length = [0; 4];
-            stream.write_all(&REQUEST).expect("sent");
-            stream.read_exact(&mut length).expect("an answer");
-            let mut body = vec![0; u32::from_be_bytes(length) as usize];
-            stream.read_exact(&mut body).expect("the whole answer");
-            return;
-        }
-        std::thread::sleep(Duration::from_micros(200));
-    }
 }
 
 /// Produces the log, and returns the peak of (RSS, anonymous) in kB.
@@ -149,6 +140,21 @@ fn memory(milena: &Milena, what: &str) {
         rss / 1_000,
         anonymous / 1_000
     );
+}
+
+/// User and system time so far.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // After the name, which ends with the last parenthesis: utime and stime are the 12th and 13th.
+    let fields = stat.rsplit(") ").next().unwrap_or_default();
+    let ticks: f64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|t| t.parse::<f64>().ok())
+        .sum();
+    // SAFETY: sysconf has no memory effects.
+    ticks / unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64
 }
 
 fn resident_kb(pid: u32) -> (u64, u64) {
