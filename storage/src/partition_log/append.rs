@@ -196,7 +196,7 @@ impl PartitionLog {
     }
 
     /// A new epoch is on the device before anything is appended under it.
-    fn write_epochs(&self) -> Result<()> {
+    pub(super) fn write_epochs(&self) -> Result<()> {
         if !self
             .epochs
             .read()

@@ -2,7 +2,8 @@
 //!
 //! A partition starts at epoch 0. An unclean stop may have lost what consumers had read already, so
 //! the start after it begins a new epoch at the log's end; it is written, durably, before the first
-//! append under it. Epochs and their offsets strictly increase.
+//! append under it, or at the next clean stop: clients have heard of it. Epochs and their offsets
+//! strictly increase.
 
 use crate::Offset;
 use crate::checkpoint::EpochEntry;

@@ -62,6 +62,9 @@ impl PartitionLog {
         self.shared.close();
         self.shared.check_exists()?;
         let end = writer.end;
+        // Clients may have been told of an epoch that nothing was appended under; after a clean stop
+        // the next start would go back to the one before, which they would not believe.
+        self.write_epochs()?;
         let finished = writer.active.finish()?;
         let unchanged = last.recovery_point == end && last.has_snapshot && !finished;
         if unchanged && self.is_synced_to(end) {

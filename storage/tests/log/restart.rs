@@ -436,6 +436,26 @@ fn an_unclean_start_begins_an_epoch_with_its_first_append() {
 }
 
 #[test]
+fn an_epoch_that_clients_heard_of_does_not_go_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        let (_dir, log) = open(folder.path());
+        log.append(&batch(0, 1)).expect("appends");
+    }
+    {
+        let (dir, log) = open(folder.path());
+        assert_eq!(log.leader_epoch(), 1);
+        dir.shutdown().expect("stops");
+    }
+    let (dir, log) = open(folder.path());
+    assert!(dir.was_clean());
+    assert_eq!(log.leader_epoch(), 1);
+    log.append(&batch(1, 1)).expect("appends");
+    assert_eq!(log.end_offset_for_epoch(0), Some((0, 1)));
+    assert_eq!(log.end_offset_for_epoch(1), Some((1, 2)));
+}
+
+#[test]
 fn a_lost_epoch_file_is_made_up_for_by_the_log() {
     let folder = tempfile::tempdir().expect("a folder");
     for round in 0..3 {
