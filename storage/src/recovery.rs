@@ -76,7 +76,8 @@ impl Recovery<'_> {
         let now_ms = self.clock.now_ms();
         let snapshots = Snapshots::new(Arc::clone(self.disk), dir.clone());
         let bases = self.tidy(&dir)?;
-        let mut dir_dirty = created;
+        // After a crash nobody knows whether the files' names are on the device, as their bytes.
+        let mut dir_dirty = created || !self.clean;
         let unclean = !self.clean && !created && !bases.is_empty();
 
         let (writer, segments, seen) = if bases.is_empty() {

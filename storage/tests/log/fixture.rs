@@ -146,6 +146,8 @@ pub struct Faults {
     pub skip_syncs: AtomicBool,
     /// Syncs of `.log` files so far.
     pub syncs: AtomicU64,
+    /// Folders that were synced.
+    pub synced_dirs: Mutex<Vec<PathBuf>>,
     /// How long such a sync takes.
     pub sync_takes: Mutex<Duration>,
     /// Bytes read from `.log` files.
@@ -197,6 +199,8 @@ impl Disk for FaultyDisk {
         if self.faults.skip_syncs.load(Ordering::Relaxed) {
             return Ok(());
         }
+        let mut synced = self.faults.synced_dirs.lock().expect("not poisoned");
+        synced.push(path.to_owned());
         self.real.sync_dir(path)
     }
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {

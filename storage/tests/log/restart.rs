@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use storage::batch::Compression;
 use storage::batch::header::batches;
-use storage::partition_log::ReadLimit;
+use storage::partition_log::{Durability, ReadLimit};
 use storage::{Error, LogConfig, LogDir, PartitionLog};
 
 use crate::fixture::*;
@@ -495,4 +495,27 @@ fn a_stop_without_recovery_is_not_a_clean_one() {
     dir.shutdown().expect("stops");
     drop(dir);
     assert!(open_dir(folder.path()).was_clean());
+}
+
+#[tokio::test]
+async fn after_a_crash_names_are_synced_with_the_first_bytes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        // The process ends before anybody asks for the disk.
+        let (_dir, log) = open(folder.path());
+        log.append(&batch(0, 1)).expect("appends");
+    }
+    let disk = FaultyDisk::default();
+    let faults = Arc::clone(&disk.faults);
+    let dir = open_dir_on(Arc::new(disk), folder.path()).expect("opens");
+    let log = open_log(&dir, small_segments());
+    log.append(&batch(1, 1)).expect("appends");
+    faults.synced_dirs.lock().expect("not poisoned").clear();
+    log.wait(2, Durability::Disk).await.expect("syncs");
+    let mut synced = faults.synced_dirs.lock().expect("not poisoned").clone();
+    synced.sort();
+    assert_eq!(
+        synced,
+        [folder.path().to_owned(), partition_dir(folder.path())]
+    );
 }
