@@ -148,7 +148,11 @@ impl Recovery<'_> {
             log_end_offset: writer.end,
         };
         let checkpointed = Checkpointed {
-            recovery_point: synced_offset,
+            recovery_point: match log.visibility {
+                Visibility::Ordinary => synced_offset,
+                // What lies above may be cut off, and must not be trusted when it has come again.
+                Visibility::Derived => recovery_point,
+            },
             has_snapshot: self.clean && !created && recovery_point == writer.end,
         };
         let opened = Opened {

@@ -55,16 +55,27 @@ impl PartitionLog {
         Ok(recovery_point)
     }
 
-    /// Blocking. Refuses appends from now on and leaves nothing to be scanned; returns the end.
+    /// Blocking. Refuses appends from now on and leaves nothing to be scanned; returns the recovery
+    /// point.
     pub(crate) fn close(&self) -> Result<Offset> {
         let mut last = lock(&self.checkpointed);
         let mut writer = lock(&self.writer);
         self.shared.close();
         self.shared.check_exists()?;
-        let end = writer.end;
+        // What a failed sync or cut has left is for the next start to find out.
+        self.shared.check_synced()?;
         // Clients may have been told of an epoch that nothing was appended under; after a clean stop
         // the next start would go back to the one before, which they would not believe.
         self.write_epochs()?;
+        let end = writer.end;
+        let recovery_point = match self.shared.visibility {
+            Visibility::Ordinary => end,
+            // As in a checkpoint, and the high watermark may not be known.
+            Visibility::Derived => {
+                let high_watermark = self.shared.offsets().high_watermark;
+                end.min(high_watermark.max(last.recovery_point))
+            }
+        };
         let finished = writer.active.finish()?;
         let unchanged = last.recovery_point == end && last.has_snapshot && !finished;
         if unchanged && self.is_synced_to(end) {
@@ -75,10 +86,10 @@ impl PartitionLog {
         self.snapshots
             .write_durably(end, &writer.producers.encode_snapshot())?;
         *last = Checkpointed {
-            recovery_point: end,
-            has_snapshot: true,
+            recovery_point,
+            has_snapshot: recovery_point == end,
         };
-        Ok(end)
+        Ok(recovery_point)
     }
 
     /// Ends everything on this log while `remove` takes its files away.

@@ -140,7 +140,8 @@ impl Shared {
         }
     }
 
-    fn check_synced(&self) -> Result<()> {
+    /// Refuses to go on with a log that is read-only.
+    pub fn check_synced(&self) -> Result<()> {
         match self.failure.get() {
             Some(failure) => Err(Error::ReadOnly(failure.clone())),
             None => Ok(()),

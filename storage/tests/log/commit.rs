@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use storage::batch::Compression;
 use storage::partition_log::Durability;
 use storage::{Error, LogConfig, LogDir, PartitionLog};
 
@@ -165,6 +166,25 @@ async fn a_write_that_cannot_be_cut_back_ends_the_writing() {
     *faults.room.lock().expect("not poisoned") = None;
     faults.fail_truncate.store(false, Ordering::Relaxed);
     assert!(matches!(log.append(&batch(1, 1)), Err(Error::ReadOnly(_))));
+    assert_eq!(read_all(&log, 0, 100), [(0, 0)]);
+}
+
+#[test]
+fn a_log_that_failed_is_not_vouched_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (faults, dir, log) = open(folder.path());
+    // Without a timestamp, so that a stop has nothing to add to the indexes.
+    log.append(&batch_at(0, &[-1], Compression::None))
+        .expect("appends");
+    dir.checkpoint().expect("checkpoints");
+    *faults.room.lock().expect("not poisoned") = Some(30);
+    faults.fail_truncate.store(true, Ordering::Relaxed);
+    assert!(matches!(log.append(&batch(1, 1)), Err(Error::ReadOnly(_))));
+    assert!(matches!(dir.shutdown(), Err(Error::ReadOnly(_))));
+    drop((log, dir));
+    let dir = open_dir(folder.path());
+    assert!(!dir.was_clean());
+    let log = open_log(&dir, small_segments());
     assert_eq!(read_all(&log, 0, 100), [(0, 0)]);
 }
 

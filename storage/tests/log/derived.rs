@@ -242,3 +242,31 @@ fn lookups_do_not_see_the_hidden_tail() {
     );
     assert_eq!(log.end_offset_for_epoch(0), Some((0, 1)));
 }
+
+#[test]
+fn a_hidden_tail_is_never_below_the_recovery_point() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        let (dir, log) = open(folder.path());
+        log.stage(&several(0..2)).expect("stages");
+        log.publish(2).expect("publishes");
+        log.stage(&several(2..6)).expect("stages");
+        dir.shutdown().expect("stops");
+    }
+    {
+        // The tail makes way for another one, and the process is killed while that is written.
+        let (dir, log) = open(folder.path());
+        assert!(dir.was_clean());
+        log.publish(2).expect("publishes");
+        assert_eq!(log.discard_to(2).expect("discards"), 4);
+        dir.checkpoint().expect("checkpoints");
+        log.stage(&several(10..12)).expect("stages");
+    }
+    let newest = files(folder.path(), "log").pop().expect("a segment");
+    let bytes = std::fs::read(&newest).expect("reads");
+    std::fs::write(&newest, &bytes[..bytes.len() - 1]).expect("writes");
+    let (_dir, log) = open(folder.path());
+    assert_eq!(log.offsets().log_end_offset, 3);
+    log.publish(2).expect("publishes");
+    assert_eq!(read_all(&log, 0, 300), numbers(0..2));
+}
