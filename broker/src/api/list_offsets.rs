@@ -23,7 +23,7 @@ use kafka_protocol::messages::list_offsets_response::{
     ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
 };
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
-use storage::partition_log::{ReadLimit, TimestampAndOffset};
+use storage::partition_log::{Offsets, ReadLimit, TimestampAndOffset};
 use storage::{Offset, PartitionLog};
 
 use crate::api::partition_request::{
@@ -184,13 +184,18 @@ impl Lookup {
         }
     }
 
-    fn find(&self) -> storage::Result<TimestampAndOffset> {
-        let offsets = self.log.offsets();
-        let end = match self.limit {
+    /// Where this reader stops.
+    fn end(&self, offsets: &Offsets) -> Offset {
+        match self.limit {
             ReadLimit::HighWatermark => offsets.high_watermark,
             ReadLimit::LastStableOffset => offsets.last_stable_offset,
             ReadLimit::LogEnd => offsets.log_end_offset,
-        };
+        }
+    }
+
+    fn find(&self) -> storage::Result<TimestampAndOffset> {
+        let offsets = self.log.offsets();
+        let end = self.end(&offsets);
         if self.topic.kind.is_published() {
             // Says so while the partition's end is not known yet.
             self.log.read(end, 0, false, self.limit)?;
@@ -202,12 +207,15 @@ impl Lookup {
                 leader_epoch_at(&self.log, offsets.log_start_offset),
             ),
             Wanted::LatestTiered => UNKNOWN,
-            // A record above the limit is not there yet for this reader.
-            Wanted::MaxTimestamp => self
-                .log
-                .max_timestamp()?
-                .filter(|found| found.offset < end)
-                .unwrap_or(UNKNOWN),
+            Wanted::MaxTimestamp => {
+                let largest = self.log.max_timestamp()?;
+                // A record above the limit is not there yet for this reader. The limit as it is now:
+                // the newest record is mostly the one, and may have come since.
+                let end = self.end(&self.log.offsets());
+                largest
+                    .filter(|found| found.offset < end)
+                    .unwrap_or(UNKNOWN)
+            }
             Wanted::AtOrAfter(timestamp_ms) => self
                 .log
                 .offset_for_timestamp(timestamp_ms, self.limit)?

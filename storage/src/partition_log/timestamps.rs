@@ -28,7 +28,7 @@ impl PartitionLog {
         let segments = self.shared.segments();
         let mut remaining = read::from(&segments, offsets.log_start_offset).peekable();
         while let Some(segment) = remaining.next() {
-            let closed = remaining.peek().is_some();
+            let closed = remaining.peek().is_some() && segment.has_all_times();
             let found = first_at(segment, closed, timestamp_ms, offsets.log_start_offset)
                 .map_err(|miss| read::failed(&self.shared, miss))?;
             if let Some(found) = found {
@@ -47,7 +47,7 @@ impl PartitionLog {
         let mut remaining = read::from(&segments, offsets.log_start_offset).peekable();
         let mut largest: Option<(i64, Offset, &Arc<Segment>)> = None;
         while let Some(segment) = remaining.next() {
-            let closed = remaining.peek().is_some();
+            let closed = remaining.peek().is_some() && segment.has_all_times();
             let Some((timestamp, offset)) = largest_in(segment, closed).map_err(failed)? else {
                 continue;
             };
@@ -118,16 +118,20 @@ fn first_at(
 
 /// The largest timestamp in `segment`, and the last offset of the first batch that has it.
 fn largest_in(segment: &Segment, closed: bool) -> Result<Option<(i64, Offset)>, Miss> {
-    let mut largest = segment.times(Access::Load)?.last().map(|entry| {
-        (
-            entry.timestamp,
-            segment.base_offset() + i64::from(entry.relative_offset),
-        )
-    });
+    let indexed = || {
+        let last = segment.times(Access::Load)?.last();
+        Ok(last.map(|entry| {
+            let offset = segment.base_offset() + i64::from(entry.relative_offset);
+            (entry.timestamp, offset)
+        }))
+    };
     if closed {
-        return Ok(largest);
+        return indexed();
     }
+    // The walk first: the time index is then at least as far as the walk's index, and no batch
+    // falls between the two.
     let walk = segment.walk(Access::Load)?;
+    let mut largest = indexed()?;
     let mut position = walk.last_indexed();
     while let Some(head) = walk.head(position)? {
         if head.max_timestamp > largest.map_or(-1, |(timestamp, _)| timestamp) {

@@ -226,6 +226,13 @@ impl Segment {
         self.time_index.entries(self.expected.index_bytes, access)
     }
 
+    /// All time index entries are readable: of a closed segment, also the last one, which has its
+    /// largest timestamp. Not so where a hidden tail begins inside of the segment, nor right after
+    /// it was closed.
+    pub fn has_all_times(&self) -> bool {
+        self.time_index.readable() == self.time_index.written()
+    }
+
     /// Blocking, through the file: an offset, beyond that of the last entry for a batch that begins
     /// at or before `position`; a batch begins there. The base offset where there is no such entry.
     pub fn offset_before(&self, position: u64) -> Result<Offset> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use storage::batch::Compression;
-use storage::partition_log::{Durability, Read, ReadLimit, Visibility};
+use storage::partition_log::{Durability, Read, ReadLimit, TimestampAndOffset, Visibility};
 use storage::{Error, LogDir, PartitionLog};
 
 use crate::fixture::*;
@@ -241,6 +241,28 @@ fn lookups_do_not_see_the_hidden_tail() {
         Some(10)
     );
     assert_eq!(log.end_offset_for_epoch(0), Some((0, 1)));
+}
+
+#[test]
+fn lookups_find_what_is_visible_of_a_segment_that_was_closed_above() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_dir, log) = open(folder.path());
+    for number in 0..40 {
+        log.stage(&batch_at(number, &[1_000 + number], Compression::None))
+            .expect("stages");
+    }
+    assert!(files(folder.path(), "log").len() > 2);
+    for end in 1..=40 {
+        log.publish(end).expect("publishes");
+        let newest = Some((1_000 + end - 1, end - 1));
+        let answer = |found: Option<TimestampAndOffset>| {
+            found.map(|found| (found.timestamp_ms, found.offset))
+        };
+        let found = log.max_timestamp().expect("looks up");
+        assert_eq!(answer(found), newest);
+        let found = log.offset_for_timestamp(1_000 + end - 1, ReadLimit::HighWatermark);
+        assert_eq!(answer(found.expect("looks up")), newest);
+    }
 }
 
 #[test]
