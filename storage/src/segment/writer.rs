@@ -83,7 +83,9 @@ impl SegmentWriter {
         };
         self.first_timestamp = Some(first);
         let age = if first >= 0 {
-            timestamp.saturating_sub(first)
+            // Unlike in Kafka, a time that is yet to come counts as now: a producer whose clock counts
+            // in nanoseconds would have every batch roll a segment.
+            timestamp.min(now_ms).saturating_sub(first)
         } else {
             now_ms.saturating_sub(self.created_ms)
         };

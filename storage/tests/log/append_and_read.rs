@@ -232,6 +232,20 @@ fn segments_roll_by_age_and_by_a_full_index() {
 }
 
 #[test]
+fn timestamps_yet_to_come_do_not_roll_segments() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = open_dir(folder.path());
+    let log = open_log(&dir, LogConfig::default());
+    let year_2025_ns = 1_735_689_600_000_000_000;
+    for second in 0..20 {
+        let timestamp = year_2025_ns + second * 1_000_000_000;
+        log.append(&batch_at(second, &[timestamp], Compression::None))
+            .expect("appends");
+    }
+    assert_eq!(files(folder.path(), "log").len(), 1);
+}
+
+#[test]
 fn log_append_time_overwrites_the_largest_timestamp() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = LogDirConfig {
