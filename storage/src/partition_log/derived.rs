@@ -25,8 +25,7 @@ impl PartitionLog {
         self.append_all(&mut writer, header::batches(batches), None, now_ms, &config)?;
         let end = writer.end;
         self.shared
-            .offsets
-            .send_modify(|offsets| offsets.log_end_offset = end);
+            .change_unseen(|offsets| offsets.log_end_offset = end);
         Ok(start..end)
     }
 
@@ -57,8 +56,9 @@ impl PartitionLog {
         self.shared.offsets.send_modify(|offsets| {
             offsets.high_watermark = end;
             offsets.last_stable_offset = end;
+            // Before anybody is woken, and not before the offsets: they are locked here.
+            self.shared.readable.store(true, Ordering::Release);
         });
-        self.shared.readable.store(true, Ordering::Release);
         Ok(())
     }
 

@@ -200,7 +200,9 @@ impl PartitionLog {
         self.shared.offsets()
     }
 
-    /// Tells when any offset changes.
+    /// Tells when readers may find something else: `high_watermark`, `last_stable_offset` or
+    /// `log_start_offset` has changed, or the log was deleted. A sync or a stage alone wakes nobody,
+    /// though what is borrowed here has their offsets too.
     pub fn watch(&self) -> watch::Receiver<Offsets> {
         self.shared.offsets.subscribe()
     }

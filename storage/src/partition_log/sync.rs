@@ -110,6 +110,14 @@ impl Shared {
         *self.offsets.borrow()
     }
 
+    /// Changes offsets that readers do not wait for: they are not woken.
+    pub fn change_unseen(&self, change: impl FnOnce(&mut Offsets)) {
+        self.offsets.send_if_modified(|offsets| {
+            change(offsets);
+            false
+        });
+    }
+
     /// The segments now. Take the offsets first: then what they name is in here.
     pub fn segments(&self) -> Segments {
         Arc::clone(&self.segments.read().unwrap_or_else(PoisonError::into_inner))
@@ -239,8 +247,7 @@ impl Shared {
                 return Ok(self.offsets().synced_offset);
             }
             if before.synced_offset < end {
-                self.offsets
-                    .send_modify(|offsets| offsets.synced_offset = end);
+                self.change_unseen(|offsets| offsets.synced_offset = end);
             }
             let (satisfied, waiting) = std::mem::take(&mut commit.waiters)
                 .into_iter()
@@ -295,7 +302,7 @@ impl Shared {
         let mut commit = lock(&self.commit);
         commit.cuts += 1;
         let start = self.offsets().log_start_offset;
-        self.offsets.send_modify(|offsets| {
+        self.change_unseen(|offsets| {
             offsets.log_end_offset = end;
             offsets.synced_offset = offsets.synced_offset.min(end);
         });

@@ -265,6 +265,25 @@ fn lookups_find_what_is_visible_of_a_segment_that_was_closed_above() {
     }
 }
 
+#[tokio::test]
+async fn only_what_readers_may_see_wakes_watchers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_dir, log) = open(folder.path());
+    let mut watch = log.watch();
+    watch.mark_unchanged();
+    log.stage(&several(0..3)).expect("stages");
+    log.wait(3, Durability::Disk).await.expect("syncs");
+    log.discard_to(2).expect("discards");
+    assert!(!watch.has_changed().expect("is open"));
+    assert_eq!(watch.borrow().synced_offset, 2);
+    log.publish(2).expect("publishes");
+    assert!(watch.has_changed().expect("is open"));
+    watch.mark_unchanged();
+    // The first publish may well change no offset, but makes the log readable.
+    log.publish(2).expect("publishes");
+    assert!(watch.has_changed().expect("is open"));
+}
+
 #[test]
 fn a_hidden_tail_is_never_below_the_recovery_point() {
     let folder = tempfile::tempdir().expect("a folder");
