@@ -98,7 +98,8 @@ def consume(bootstrap: str, run: str, expected: set[str]) -> None:
 
 def describe(bootstrap: str) -> None:
     resource = ConfigResource(ConfigResource.Type.TOPIC, "transactions.scored")
-    future = AdminClient({"bootstrap.servers": bootstrap}).describe_configs([resource])[resource]
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    future = admin.describe_configs([resource])[resource]
     if "cleanup.policy" not in future.result(timeout=10):
         sys.exit("the topic's configs have no cleanup.policy")
 

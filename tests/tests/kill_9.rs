@@ -104,12 +104,11 @@ fn load_and_kill(milena: &mut Milena, first_id: u64, kill_after: u64) -> BTreeMa
     );
     producer.purge(PurgeConfig::default().queue().inflight());
     drop(producer);
-    let ids = acknowledged
+    acknowledged
         .ids
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
-        .clone();
-    ids
+        .clone()
 }
 
 /// Every acknowledged id is there once, ids only grow, offsets have no holes.
