@@ -167,7 +167,10 @@ impl Committer {
         let written = match changelog.append_internal(&batch.build()) {
             Ok(written) => written,
             Err(error) => {
-                discard(staged);
+                // One that could not be cut back may be found there by the next start.
+                if !matches!(error, storage::Error::ReadOnly(_)) {
+                    discard(staged);
+                }
                 return Err(refused("changelog", &error));
             }
         };

@@ -1,13 +1,16 @@
 //! From what a crash left to readable derived partitions.
 //!
-//! Replays every changelog, discards each output partition's hidden tail beyond its highest
-//! recorded end, and publishes the rest. Changelogs of model topics that are no longer in the
+//! Syncs and replays every changelog, discards each output partition's hidden tail beyond its highest
+//! recorded end, and publishes the rest. Without the sync, a power cut could take back a commit that a
+//! killed process had written and this start has published. Changelogs of model topics that are no longer in the
 //! config are replayed as well: their outputs stay readable, and an unfinished tail stays hidden.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use storage::partition_log::Durability;
 use storage::{Offset, PartitionLog};
+use tokio::runtime::Handle;
 
 use super::changelog::{self, Committed, TopicPartitionId};
 use crate::catalog::{Topic, TopicKind};
@@ -58,7 +61,7 @@ pub(super) struct Recovered {
     pub failed: BTreeMap<String, RecoveryError>,
 }
 
-/// Blocking. Replays every changelog, cuts every output partition back to its committed end and
+/// Blocking, on a thread of a tokio runtime that may. Syncs and replays every changelog, cuts every output partition back to its committed end and
 /// publishes it. `topics` is the whole catalog. The outputs of a changelog that can't be read stay
 /// unreadable.
 pub(super) fn recover(topics: &[Arc<Topic>]) -> Recovered {
@@ -101,12 +104,18 @@ pub(super) fn recover(topics: &[Arc<Topic>]) -> Recovered {
 }
 
 fn replay(topic: &Topic) -> Result<Committed, RecoveryError> {
+    let failed = |reason| RecoveryError::Changelog {
+        topic: topic.name.clone(),
+        reason,
+    };
     let mut committed = Committed::default();
     for log in &topic.partitions {
-        let found = changelog::replay(log, |_, _, _| {}).map_err(|e| RecoveryError::Changelog {
-            topic: topic.name.clone(),
-            reason: e.to_string(),
-        })?;
+        let synced = log.wait(log.offsets().log_end_offset, Durability::Disk);
+        Handle::current()
+            .block_on(synced)
+            .map_err(|error| failed(error.to_string()))?;
+        let found =
+            changelog::replay(log, |_, _, _| {}).map_err(|error| failed(error.to_string()))?;
         committed.positions.extend(found.positions);
         committed.ends.extend(found.ends);
         committed.has_state |= found.has_state;
@@ -152,4 +161,79 @@ fn publish_committed(
         );
     }
     log.publish(committed).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use storage::LogDir;
+    use storage::batch::{BatchBuilder, Compression};
+    use storage::disk::RealDisk;
+    use storage::log_dir::LogDirConfig;
+
+    use super::super::changelog::CommitBatch;
+    use super::*;
+    use crate::catalog::{Catalog, NewTopic};
+    use crate::clock::SystemClock;
+    use crate::config::Config;
+
+    async fn open(path: &Path) -> Catalog {
+        let config = LogDirConfig {
+            path: path.to_owned(),
+            node_id: 0,
+            sync_threads: 1,
+            recovery_threads: 1,
+        };
+        let log_dir = LogDir::open(config, Arc::new(RealDisk)).expect("opens the folder");
+        let defaults = Config::default().topic_defaults().expect("defaults");
+        let catalog = Catalog::open(Arc::new(log_dir), defaults, Arc::new(SystemClock)).await;
+        catalog.expect("opens the catalog")
+    }
+
+    async fn create(catalog: &Catalog, name: &str, kind: TopicKind) -> Arc<Topic> {
+        let new = NewTopic {
+            name: name.to_owned(),
+            partitions: 1,
+            configs: BTreeMap::new(),
+            kind,
+        };
+        catalog.create_topic(new).await.expect("creates")
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_published_is_committed_on_the_device() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let model_topic = "scores".to_owned();
+        {
+            // Killed between the changelog's write and its sync.
+            let catalog = open(folder.path()).await;
+            let kind = TopicKind::Derived {
+                model_topic: model_topic.clone(),
+            };
+            let derived = create(&catalog, "scores", kind).await;
+            let kind = TopicKind::Changelog { model_topic };
+            let changelog = create(&catalog, "scores.changelog", kind).await;
+            let mut batch = BatchBuilder::new(Compression::None);
+            batch.push(1, None, Some(b"output"), &[]);
+            derived.partitions[0].stage(&batch.build()).expect("stages");
+            let mut batch = CommitBatch::new(1);
+            batch.output_end(derived.id, 0, 1);
+            changelog.partitions[0]
+                .append_internal(&batch.build())
+                .expect("appends");
+        }
+        let catalog = open(folder.path()).await;
+        let topics = catalog.topics();
+        let recovered = tokio::task::spawn_blocking(move || recover(&topics))
+            .await
+            .expect("recovers");
+        assert!(recovered.failed.is_empty(), "{:?}", recovered.failed);
+        let offsets = |name| {
+            let topic = catalog.topic(name).expect("is there");
+            topic.partitions[0].offsets()
+        };
+        assert_eq!(offsets("scores").high_watermark, 1);
+        assert_eq!(offsets("scores.changelog").synced_offset, 1);
+    }
 }

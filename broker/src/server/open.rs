@@ -105,7 +105,13 @@ async fn open_broker(
     let model_topics = Arc::new(model_topics.await?);
     let settings = config.settings();
     // After the model topics: offsets committed on derived topics are held against their ends.
-    let groups = GroupCoordinator::open(catalog.clone(), &settings, clock.clone()).await?;
+    let groups = match GroupCoordinator::open(catalog.clone(), &settings, clock.clone()).await {
+        Ok(groups) => groups,
+        Err(error) => {
+            model_topics.stop().await;
+            return Err(error.into());
+        }
+    };
     groups.set_read_only_groups(model_topics.clone());
     Ok(Arc::new(Broker {
         node_id: config.broker.node_id,
