@@ -21,7 +21,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::config::{Config, Problem};
 use crate::connection::{self, Limits, metrics_of_connections};
 use crate::router::Router;
-use crate::{Broker, http};
+use crate::{Broker, http, open_files};
 
 mod open;
 
@@ -73,6 +73,10 @@ impl Server {
         config.check()?;
         config.check_models()?;
         http::recorder();
+        match open_files::raise_limit() {
+            Ok(limit) => tracing::debug!(limit, "open files"),
+            Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
+        }
         let listener = bind("broker.listen", config.listen_address()?)?;
         let http_listener = match config.http_address()? {
             Some(address) => Some(bind("http.listen", address)?),
