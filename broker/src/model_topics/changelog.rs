@@ -95,6 +95,11 @@ impl CommitBatch {
         self.batch.push(self.timestamp_ms, Some(&bytes), value, &[]);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// Not of an empty one.
     pub(super) fn build(self) -> Bytes {
         self.batch.build()
     }
@@ -178,6 +183,9 @@ fn decode<'a>(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Result<Entry<'a
             value,
         });
     }
+    if kind != POSITION && kind != OUTPUT_END {
+        return Err(format!("record kind {kind} is unknown"));
+    }
     let topic = Uuid::from_slice(key).map_err(|_| format!("topic id of {} bytes", key.len()))?;
     let mut value = value.ok_or("no value")?;
     if value.len() != 10 {
@@ -187,9 +195,11 @@ fn decode<'a>(key: Option<&'a [u8]>, value: Option<&'a [u8]>) -> Result<Entry<'a
     if version != VERSION {
         return Err(format!("value version {version} is unknown"));
     }
+    if offset < 0 {
+        return Err(format!("offset {offset} is negative"));
+    }
     match kind {
         POSITION => Ok(Entry::Position((topic, number), offset)),
-        OUTPUT_END => Ok(Entry::OutputEnd((topic, number), offset)),
-        _ => Err(format!("record kind {kind} is unknown")),
+        _ => Ok(Entry::OutputEnd((topic, number), offset)),
     }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, try_join_all};
@@ -34,6 +34,8 @@ pub(super) struct Committer {
     turns: Arc<Turns>,
     positions: CommittedPositions,
     wrote_state: AtomicBool,
+    /// Why nothing is committed any more: what the changelog holds, only the next start finds out.
+    ended: OnceLock<String>,
     clock: Arc<dyn Clock>,
 }
 
@@ -55,6 +57,7 @@ impl Committer {
             turns,
             positions,
             wrote_state: AtomicBool::new(false),
+            ended: OnceLock::new(),
             clock,
         }
     }
@@ -70,6 +73,10 @@ impl Committer {
             .turns
             .take(batches.keys().copied().collect::<BTreeSet<_>>())
             .await;
+        // Before the tail that such a commit has left would be cut off.
+        if let Some(reason) = self.ended.get() {
+            return Err(CommitError::Fatal(reason.clone()));
+        }
         let staged = stage(batches)?;
 
         if let Err(error) = self.sync(commits, &staged).await {
@@ -163,23 +170,29 @@ impl Committer {
         for output in staged {
             batch.output_end(output.id.0, output.id.1, output.end);
         }
+        if batch.is_empty() {
+            return Ok(());
+        }
         let changelog = &self.topics.changelog;
         let written = match changelog.append_internal(&batch.build()) {
             Ok(written) => written,
+            // It could not be cut back, so that the next start may find the batch there.
+            Err(error @ storage::Error::ReadOnly(_)) => return Err(self.end(&error)),
             Err(error) => {
-                // One that could not be cut back may be found there by the next start.
-                if !matches!(error, storage::Error::ReadOnly(_)) {
-                    discard(staged);
-                }
+                discard(staged);
                 return Err(refused("changelog", &error));
             }
         };
         // From here on the outcome is the disk's: a changelog that can't be synced is read-only,
         // and only a restart finds out what it holds.
-        changelog
-            .wait(written.end, Durability::Disk)
-            .await
-            .map_err(|e| CommitError::Fatal(format!("changelog: {e}")))
+        let synced = changelog.wait(written.end, Durability::Disk).await;
+        synced.map_err(|error| self.end(&error))
+    }
+
+    /// What was staged stays hidden: the next start cuts it off or publishes it.
+    fn end(&self, error: &storage::Error) -> CommitError {
+        let reason = self.ended.get_or_init(|| format!("changelog: {error}"));
+        CommitError::Fatal(reason.clone())
     }
 }
 

@@ -12,6 +12,8 @@ mod commit;
 mod embedded;
 mod reader;
 mod recovery;
+#[cfg(test)]
+mod tests;
 mod topics;
 mod turns;
 
@@ -203,7 +205,7 @@ async fn recover(setup: &Setup) -> Result<Recovered, StartError> {
         .filter(|topic| matches!(topic.kind, TopicKind::Changelog { .. }))
         .count();
     let started = setup.clock.instant();
-    let recovered = tokio::task::spawn_blocking(move || recovery::recover(&topics))
+    let recovered = recovery::recover(topics)
         .await
         .map_err(|error| StartError::new("changelogs", error.to_string()))?;
     for (model_topic, error) in &recovered.failed {

@@ -139,7 +139,7 @@ impl Reader {
         let mut events = Vec::new();
         let mut moved = Vec::new();
         for wanted in self.wanted() {
-            if left == 0 {
+            if left == 0 && !events.is_empty() {
                 break;
             }
             let read = match wanted

@@ -1,16 +1,16 @@
 //! From what a crash left to readable derived partitions.
 //!
 //! Syncs and replays every changelog, discards each output partition's hidden tail beyond its highest
-//! recorded end, and publishes the rest. Without the sync, a power cut could take back a commit that a
-//! killed process had written and this start has published. Changelogs of model topics that are no longer in the
+//! recorded end, and publishes the rest. Changelogs of model topics that are no longer in the
 //! config are replayed as well: their outputs stay readable, and an unfinished tail stays hidden.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use futures_util::future::{join_all, try_join_all};
 use storage::partition_log::Durability;
 use storage::{Offset, PartitionLog};
-use tokio::runtime::Handle;
+use tokio::task::JoinError;
 
 use super::changelog::{self, Committed, TopicPartitionId};
 use crate::catalog::{Topic, TopicKind};
@@ -25,6 +25,14 @@ pub enum RecoveryError {
         topic: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The changelog can't be put on the device, so that a power cut might take it back.
+    #[error("changelog '{topic}': {error}")]
+    Sync {
+        /// The changelog's topic.
+        topic: String,
+        /// What failed.
+        error: storage::Error,
     },
     /// An output partition failed.
     #[error("topic '{topic}' partition {partition}: {error}")]
@@ -61,16 +69,49 @@ pub(super) struct Recovered {
     pub failed: BTreeMap<String, RecoveryError>,
 }
 
-/// Blocking, on a thread of a tokio runtime that may. Syncs and replays every changelog, cuts every output partition back to its committed end and
-/// publishes it. `topics` is the whole catalog. The outputs of a changelog that can't be read stay
-/// unreadable.
-pub(super) fn recover(topics: &[Arc<Topic>]) -> Recovered {
-    let mut recovered = Recovered::default();
+/// Replays every changelog, cuts every output partition back to its committed end and publishes
+/// it. `topics` is the whole catalog. The outputs of a changelog that can't be read, or not be put
+/// on the device, stay unreadable.
+pub(super) async fn recover(topics: Vec<Arc<Topic>>) -> Result<Recovered, JoinError> {
+    let failed = sync_changelogs(&topics).await;
+    tokio::task::spawn_blocking(move || publish_all(&topics, failed)).await
+}
+
+/// A killed process may have left a commit in the page cache alone. What is published because of
+/// it must not be taken back by a power cut later.
+async fn sync_changelogs(topics: &[Arc<Topic>]) -> BTreeMap<String, RecoveryError> {
+    let syncs = topics.iter().filter_map(|topic| {
+        let TopicKind::Changelog { model_topic } = &topic.kind else {
+            return None;
+        };
+        let waits: Vec<_> = topic
+            .partitions
+            .iter()
+            .map(|log| log.wait(log.offsets().log_end_offset, Durability::Disk))
+            .collect();
+        Some(async move {
+            let topic = topic.name.clone();
+            let error = try_join_all(waits).await.err()?;
+            Some((model_topic.clone(), RecoveryError::Sync { topic, error }))
+        })
+    });
+    join_all(syncs).await.into_iter().flatten().collect()
+}
+
+/// Blocking. Those in `failed` are left as they are.
+fn publish_all(topics: &[Arc<Topic>], failed: BTreeMap<String, RecoveryError>) -> Recovered {
+    let mut recovered = Recovered {
+        committed: BTreeMap::new(),
+        failed,
+    };
     let mut ends: HashMap<TopicPartitionId, Offset> = HashMap::new();
     for topic in topics {
         let TopicKind::Changelog { model_topic } = &topic.kind else {
             continue;
         };
+        if recovered.failed.contains_key(model_topic) {
+            continue;
+        }
         match replay(topic) {
             Ok(committed) => {
                 for (&id, &end) in &committed.ends {
@@ -104,18 +145,12 @@ pub(super) fn recover(topics: &[Arc<Topic>]) -> Recovered {
 }
 
 fn replay(topic: &Topic) -> Result<Committed, RecoveryError> {
-    let failed = |reason| RecoveryError::Changelog {
-        topic: topic.name.clone(),
-        reason,
-    };
     let mut committed = Committed::default();
     for log in &topic.partitions {
-        let synced = log.wait(log.offsets().log_end_offset, Durability::Disk);
-        Handle::current()
-            .block_on(synced)
-            .map_err(|error| failed(error.to_string()))?;
-        let found =
-            changelog::replay(log, |_, _, _| {}).map_err(|error| failed(error.to_string()))?;
+        let found = changelog::replay(log, |_, _, _| {}).map_err(|e| RecoveryError::Changelog {
+            topic: topic.name.clone(),
+            reason: e.to_string(),
+        })?;
         committed.positions.extend(found.positions);
         committed.ends.extend(found.ends);
         committed.has_state |= found.has_state;
@@ -201,7 +236,7 @@ mod tests {
         catalog.create_topic(new).await.expect("creates")
     }
 
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[tokio::test]
     async fn what_is_published_is_committed_on_the_device() {
         let folder = tempfile::tempdir().expect("a folder");
         let model_topic = "scores".to_owned();
@@ -224,10 +259,7 @@ mod tests {
                 .expect("appends");
         }
         let catalog = open(folder.path()).await;
-        let topics = catalog.topics();
-        let recovered = tokio::task::spawn_blocking(move || recover(&topics))
-            .await
-            .expect("recovers");
+        let recovered = recover(catalog.topics()).await.expect("recovers");
         assert!(recovered.failed.is_empty(), "{:?}", recovered.failed);
         let offsets = |name| {
             let topic = catalog.topic(name).expect("is there");

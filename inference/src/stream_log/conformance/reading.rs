@@ -93,6 +93,7 @@ pub async fn delivers_at_any_size<H: Harness>(mut harness: H) {
     }
     let log = harness.open().await;
     let mut reader = Reader::start(&log).await;
+    reader.read_to(&log, 0, 0, 10, 0).await;
     reader.read_to(&log, 0, 0, 30, 1).await;
     reader.read_to(&log, 0, 0, 60, 500).await;
     reader.read_to(&log, 0, 0, 100, MAX_BYTES).await;

@@ -1,0 +1,10 @@
+//! The embedded log over a real data folder: the promises of every log, and what faults and crashes
+//! do to a commit.
+
+mod commit;
+mod conformance;
+mod crash;
+mod faulty_disk;
+mod recovery;
+mod start;
+mod world;
