@@ -14,6 +14,9 @@ use super::embedded::{READ_LIMIT, Topics};
 
 /// The largest decompressed batch that is opened.
 const MAX_BATCH_BYTES: usize = 64 << 20;
+/// No further batch is opened where those of one read have come to this much in memory: compressed
+/// ones may be a thousand times larger than what is read of them.
+const MAX_OPENED_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Cursor {
@@ -208,9 +211,9 @@ fn interpret(
     match read {
         Ok(fetched) if fetched.records.is_empty() => Ok(None),
         Ok(fetched) => {
-            let size = fetched.records.len();
-            let next = push_events(wanted, fetched.records, events)?;
-            Ok(Some((next, size)))
+            let read_bytes = fetched.records.len();
+            let (next, opened_bytes) = push_events(wanted, fetched.records, events)?;
+            Ok(Some((next, read_bytes.max(opened_bytes))))
         }
         Err(storage::Error::NotReadable) => Ok(None),
         Err(storage::Error::OffsetOutOfRange { start, .. }) if wanted.next < start => {
@@ -231,15 +234,17 @@ fn interpret(
     }
 }
 
+/// Returns the new position, and what the batches have come to in memory, about.
 fn push_events(
     wanted: &Wanted,
     mut bytes: Bytes,
     events: &mut Vec<Event>,
-) -> Result<Offset, Error> {
+) -> Result<(Offset, usize), Error> {
     let Wanted { task, input, .. } = *wanted;
     let mut next = wanted.next;
     let mut records = Vec::new();
-    while !bytes.is_empty() {
+    let mut opened_bytes = 0;
+    while !bytes.is_empty() && opened_bytes < MAX_OPENED_BYTES {
         let header = Batch::parse(&bytes).map_err(|error| {
             Error::Fatal(format!(
                 "input '{}' at offset {next}: {error}",
@@ -254,12 +259,15 @@ fn push_events(
         let batch = bytes.split_to(size);
         if !control {
             match batch::records::decode(&batch, MAX_BATCH_BYTES) {
-                Ok(decoded) => records.extend(
-                    decoded
-                        .into_iter()
-                        .filter(|record| record.offset >= next)
-                        .map(input_record),
-                ),
+                Ok(decoded) => {
+                    opened_bytes += decoded.iter().map(weight).sum::<usize>();
+                    records.extend(
+                        decoded
+                            .into_iter()
+                            .filter(|record| record.offset >= next)
+                            .map(input_record),
+                    );
+                }
                 Err(error) => {
                     // Compressed batches are stored unopened: one that can't be opened fails alone.
                     tracing::error!(
@@ -296,7 +304,12 @@ fn push_events(
             next,
         });
     }
-    Ok(next)
+    Ok((next, opened_bytes))
+}
+
+fn weight(record: &batch::Record) -> usize {
+    let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    size_of::<batch::Record>() + len(&record.key) + len(&record.value)
 }
 
 fn input_record(record: batch::Record) -> InputRecord {

@@ -5,6 +5,7 @@ mod commit;
 mod conformance;
 mod crash;
 mod faulty_disk;
+mod reading;
 mod recovery;
 mod start;
 mod world;
