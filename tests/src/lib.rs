@@ -39,8 +39,7 @@ pub fn binary() -> &'static Path {
             .args([
                 "build",
                 "--quiet",
-                "--package",
-                "broker",
+                "--workspace",
                 "--bin",
                 "milena",
                 "--profile",

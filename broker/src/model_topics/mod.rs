@@ -2,10 +2,10 @@
 //!
 //! At start ([`Registry::start`]): the topics of each model topic are found or created, every
 //! changelog in the catalog is replayed and every derived partition cut back to its committed end
-//! and published ([`recovery`]), and then the model topics run, those that feed others first.
+//! and published (`recovery`), and then the model topics run, those that feed others first.
 //!
 //! What a model topic does is the `inference` crate's matter; here is the log that it does it on
-//! ([`embedded`]), with the exactly-once commit ([`commit`]).
+//! (`embedded`), with the exactly-once commit (`commit`).
 
 mod changelog;
 mod commit;

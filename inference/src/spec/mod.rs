@@ -1,6 +1,6 @@
 //! What the user writes under `[[model]]` and `[[model_topic]]`.
 //!
-//! Only the keys that are served exist; any other is refused as unknown. [`check`] refuses what the types
+//! Only the keys that are served exist; any other is refused as unknown. [`check()`] refuses what the types
 //! alone let through. Values keep where they were written, so that an error can name the line.
 //!
 //! ```toml
