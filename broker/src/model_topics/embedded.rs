@@ -119,7 +119,15 @@ impl EmbeddedLog {
         match self.start {
             Start::Earliest => Ok(offsets.log_start_offset),
             Start::Latest => {
-                let next = offsets.last_stable_offset;
+                // An input that is not published yet has no end that means anything.
+                log.read(offsets.log_start_offset, 0, false, READ_LIMIT)
+                    .map_err(|error| match error {
+                        storage::Error::NotReadable => {
+                            Error::Retry(format!("input '{}': {error}", topic.name))
+                        }
+                        error => fatal(topic, &error),
+                    })?;
+                let next = log.offsets().last_stable_offset;
                 log.wait(next, Durability::Disk)
                     .await
                     .map_err(|e| fatal(topic, &e))?;

@@ -3,7 +3,7 @@
 use inference::stream_log::{Error, StreamLog, Task};
 
 use super::faulty_disk::Call;
-use super::world::{CRASHES, Crash, NoState, Runner, World, scored, value};
+use super::world::{CRASHES, Crash, NoState, Runner, SCORED, World, scored, value};
 
 const LATEST: &str = "
     [[model_topic]]
@@ -79,4 +79,36 @@ async fn latest_is_where_it_was_at_the_first_restore() {
         assert_eq!(positions[&0], 5);
         world.append_synced("transactions", 0, end..end + 1).await;
     }
+}
+
+/// The end of an input that no changelog vouches for means nothing.
+#[tokio::test]
+async fn latest_waits_for_an_input_that_is_not_readable() {
+    let mut world = World::new(&format!(
+        "{SCORED}
+        [[model_topic]]
+        name = 'late'
+        input = 'scored'
+        model = 'fraud'
+        start = 'latest'"
+    ))
+    .await;
+    world.append_synced("transactions", 0, 0..3).await;
+    let mut runner = Runner::start(world.log("scored")).await;
+    runner.run(0, 3).await.unwrap();
+    drop(runner);
+
+    world.end(Crash::Kill);
+    world
+        .disk
+        .fail_next(Call::Sync, "scored.changelog-0", ".log");
+    world.open().await;
+    let log = world.log("late");
+    let error = log.restore(TASK, &mut NoState).await.unwrap_err();
+    assert!(matches!(error, Error::Retry(_)), "{error}");
+    drop(log);
+
+    world.crash(Crash::Kill).await;
+    let positions = Runner::start(world.log("late")).await.positions;
+    assert_eq!(positions[&0], 3);
 }
