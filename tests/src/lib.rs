@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 use tempfile::TempDir;
 
@@ -451,4 +453,21 @@ pub fn write_model(dir: &Path, card: &serde_json::Value, tensors: &[(&str, &[usi
         (*name, view.expect("a tensor"))
     });
     safetensors::serialize_to_file(views, None, &dir.join("model.safetensors")).expect("weights");
+}
+
+/// Queues a record, waiting where the producer's queue is full.
+pub fn send(
+    producer: &ThreadedProducer<DefaultProducerContext>,
+    mut record: BaseRecord<'_, [u8], [u8]>,
+) {
+    loop {
+        match producer.send(record) {
+            Ok(()) => return,
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
+                record = returned;
+                std::thread::sleep(Duration::from_micros(500));
+            }
+            Err((error, _)) => panic!("produce: {error}"),
+        }
+    }
 }

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use rdkafka::Message;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 use tests::{Milena, PATIENCE};
@@ -21,19 +20,10 @@ fn produce_and_read(milena: &Milena, topic: &str, records: u64, size: usize, ack
     let mut payload = vec![b'.'; size];
     for n in 0..records {
         payload[..8].copy_from_slice(&n.to_be_bytes());
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic)
+        let record = BaseRecord::<[u8], [u8]>::to(topic)
             .partition(0)
             .payload(&payload);
-        loop {
-            match producer.send(record) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
-                    record = returned;
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-                Err((error, _)) => panic!("produce {n}: {error}"),
-            }
-        }
+        tests::send(&producer, record);
     }
     producer
         .flush(PATIENCE * 5)

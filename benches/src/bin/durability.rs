@@ -13,11 +13,10 @@
 use std::fs::File;
 use std::io::Write;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rdkafka::ClientContext;
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{
     BaseRecord, DefaultProducerContext, Producer, ProducerContext, ThreadedProducer,
@@ -131,19 +130,10 @@ fn load_mb_per_second(milena: &Milena, topic: &str, acks: &str) -> f64 {
     let started = Instant::now();
     for n in 0..LOAD_RECORDS {
         let partition = (n / 512 % 6) as i32;
-        let mut record = BaseRecord::<[u8], [u8]>::to(topic)
+        let record = BaseRecord::<[u8], [u8]>::to(topic)
             .payload(&RECORD)
             .partition(partition);
-        loop {
-            match producer.send(record) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
-                    record = returned;
-                    std::thread::sleep(Duration::from_micros(500));
-                }
-                Err((error, _)) => panic!("produce: {error}"),
-            }
-        }
+        tests::send(&producer, record);
     }
     producer.flush(PATIENCE).expect("every record is delivered");
     (LOAD_RECORDS * RECORD.len()) as f64 / 1e6 / started.elapsed().as_secs_f64()

@@ -12,7 +12,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use tests::Milena;
 
@@ -102,19 +101,10 @@ fn produce(milena: &Milena) {
     for n in 0..LOG_BYTES / RECORD_BYTES as u64 {
         // Runs of records to one partition, so that batches fill.
         let partition = (n / 64 % PARTITIONS as u64) as i32;
-        let mut record = BaseRecord::<[u8], [u8]>::to("load")
+        let record = BaseRecord::<[u8], [u8]>::to("load")
             .payload(&payload)
             .partition(partition);
-        loop {
-            match producer.send(record) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
-                    record = returned;
-                    std::thread::sleep(Duration::from_micros(500));
-                }
-                Err((error, _)) => panic!("produce: {error}"),
-            }
-        }
+        tests::send(&producer, record);
     }
     producer
         .flush(Duration::from_secs(300))

@@ -36,7 +36,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     faults: Vec<Fault>,
-    /// Folders whose files are not synced for now.
+    /// Folders whose files are not synced until the test says so.
     held: Vec<String>,
     /// Bytes of each file that a power cut leaves.
     durable: HashMap<PathBuf, u64>,
