@@ -1,6 +1,8 @@
-//! Produce, Fetch, ListOffsets and InitProducerId over TCP, frame by frame, at every version that
-//! is served; and at one version each in bytes written by hand, so that a codec that is wrong on
-//! both sides does not go unnoticed.
+//! Every API over TCP, frame by frame, at every version that is served: Produce, Fetch, ListOffsets and
+//! InitProducerId here, and at one version each in bytes written by hand, so that a codec that is
+//! wrong on both sides does not go unnoticed; the others in [`other_apis`].
+
+mod other_apis;
 
 use std::ops::RangeInclusive;
 
@@ -36,6 +38,7 @@ impl TestServer {
         config.broker.listen = "127.0.0.1:0".to_owned();
         config.broker.data_dir = folder.path().to_owned();
         config.http.listen = String::new();
+        config.group.group_initial_rebalance_delay_ms = 0;
         Self {
             server: Server::start(config).await.unwrap(),
             _folder: folder,
