@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::group::GroupCoordinator;
 use crate::model_topics::Registry;
 use crate::producer_ids::ProducerIds;
+use crate::server::admission::Admission;
 
 /// The running broker's parts, shared by all connections.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Broker {
     pub advertised: (String, u16),
     /// 22 characters, as Kafka writes it.
     pub cluster_id: String,
+    /// Who may connect.
+    pub admission: Arc<Admission>,
     /// What may be set for the whole broker.
     pub settings: Settings,
     /// Topics, partitions, configs, ids.
@@ -60,4 +63,10 @@ pub struct Settings {
     pub socket_request_max_bytes: usize,
     /// Idle connections close after this long.
     pub connections_max_idle_ms: u64,
+    /// Connections open at the same time.
+    pub max_connections: usize,
+    /// Connections from one address.
+    pub max_connections_per_ip: u32,
+    /// The same for some addresses, as written.
+    pub max_connections_per_ip_overrides: String,
 }

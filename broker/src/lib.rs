@@ -22,7 +22,7 @@ pub mod group;
 pub mod http;
 pub mod logging;
 pub mod model_topics;
-mod open_files;
+pub mod open_files;
 mod produce_before_v3;
 pub mod producer_ids;
 pub mod quickstart;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -82,6 +83,7 @@ pub struct Milena {
     config: String,
     child: Option<Child>,
     starts: usize,
+    open_files: Option<u64>,
 }
 
 impl Milena {
@@ -118,7 +120,13 @@ impl Milena {
             config,
             child: None,
             starts: 0,
+            open_files: None,
         }
+    }
+
+    /// The next start may have so many files open, and can't raise that.
+    pub fn limit_open_files(&mut self, files: u64) {
+        self.open_files = Some(files);
     }
 
     /// Starts it (again) and waits until it answers.
@@ -132,17 +140,31 @@ impl Milena {
         assert!(self.child.is_none(), "it runs already");
         self.starts += 1;
         let log = File::create(self.log_path()).expect("the log file");
-        let child = Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .args(["serve", "--config"])
             .arg(self.dir.path().join("milena.toml"))
             .current_dir(repository())
             .env("MILENA_LOG", "info")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log file"))
-            .stderr(log)
-            .spawn()
-            .expect("milena starts");
-        self.child = Some(child);
+            .stderr(log);
+        if let Some(files) = self.open_files {
+            let limit = libc::rlimit {
+                rlim_cur: files,
+                rlim_max: files,
+            };
+            let set = move || {
+                // SAFETY: `limit` is a whole `rlimit`, and is only read during the call.
+                match unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) } {
+                    0 => Ok(()),
+                    _ => Err(std::io::Error::last_os_error()),
+                }
+            };
+            // SAFETY: between fork and exec it makes one system call and allocates nothing.
+            unsafe { command.pre_exec(set) };
+        }
+        self.child = Some(command.spawn().expect("milena starts"));
     }
 
     /// Waits for the whole answer to a first request.
@@ -230,6 +252,31 @@ impl Milena {
     /// The port of `/metrics`.
     pub fn http_port(&self) -> u16 {
         self.http_port
+    }
+
+    /// The value of a metric that has no labels, from `/metrics`.
+    pub fn metric(&self, name: &str) -> f64 {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http_port)).expect("http");
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: milena\r\nconnection: close\r\n\r\n")
+            .expect("http takes it");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("http answers");
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+            .unwrap_or_else(|| panic!("no {name} in {text}"))
+    }
+
+    /// Resident and anonymous memory of the process, in bytes.
+    pub fn resident_bytes(&self) -> (u64, u64) {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kb = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            kb.expect("a number of kB") * 1024
+        };
+        (field("VmRSS:"), field("RssAnon:"))
     }
 
     /// The process's id.

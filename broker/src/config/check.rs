@@ -106,6 +106,12 @@ impl Config {
                 i64::MAX,
             ),
             (
+                "max_connections_per_ip",
+                broker.max_connections_per_ip.into(),
+                0,
+                most,
+            ),
+            (
                 "checkpoint_interval_ms",
                 clamp(broker.checkpoint_interval_ms),
                 100,
@@ -136,7 +142,14 @@ impl Config {
         if broker.data_dir.as_os_str().is_empty() {
             return Err(Problem::new("broker.data_dir", "must name a folder"));
         }
-        Ok(())
+        if broker.max_connections_per_ip == 0 && broker.max_connections_per_ip_overrides.is_empty()
+        {
+            return Err(Problem::new(
+                "broker.max_connections_per_ip",
+                "may only be 0 where max_connections_per_ip_overrides names an address",
+            ));
+        }
+        self.admission().map(drop)
     }
 
     fn check_group(&self) -> Result<(), Problem> {

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use inference::spec::{ModelSpec, ModelTopicSpec, Spanned};
@@ -13,6 +14,7 @@ use serde::Deserialize;
 
 use crate::broker::Settings;
 use crate::catalog::topic_config::TopicDefaults;
+use crate::server::admission::{self, Admission};
 
 mod check;
 mod load;
@@ -65,6 +67,10 @@ pub struct BrokerSection {
     pub connections_max_idle_ms: u64,
     /// Connections open at the same time.
     pub max_connections: usize,
+    /// Connections from one address.
+    pub max_connections_per_ip: u32,
+    /// The same for some addresses: `address:connections`, separated by commas.
+    pub max_connections_per_ip_overrides: String,
     /// The largest response to one fetch, bytes.
     pub fetch_max_bytes: i32,
     /// How often recovery points are written.
@@ -93,6 +99,8 @@ impl Default for BrokerSection {
             socket_request_max_bytes: 100 * 1024 * 1024,
             connections_max_idle_ms: 10 * 60 * 1000,
             max_connections: 10_000,
+            max_connections_per_ip: i32::MAX as u32,
+            max_connections_per_ip_overrides: String::new(),
             fetch_max_bytes: 55 * 1024 * 1024,
             checkpoint_interval_ms: 60 * 1000,
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
@@ -308,7 +316,22 @@ impl Config {
             offset_metadata_max_bytes: group.offset_metadata_max_bytes,
             socket_request_max_bytes: usize::try_from(broker.socket_request_max_bytes).unwrap_or(0),
             connections_max_idle_ms: broker.connections_max_idle_ms,
+            max_connections: broker.max_connections,
+            max_connections_per_ip: broker.max_connections_per_ip,
+            max_connections_per_ip_overrides: broker.max_connections_per_ip_overrides.clone(),
         }
+    }
+
+    /// Who may connect.
+    pub fn admission(&self) -> Result<Arc<Admission>, Problem> {
+        let broker = &self.broker;
+        let overrides = admission::parse_overrides(&broker.max_connections_per_ip_overrides)
+            .map_err(|error| Problem::new("broker.max_connections_per_ip_overrides", error))?;
+        Ok(Admission::new(
+            broker.max_connections,
+            broker.max_connections_per_ip as usize,
+            overrides,
+        ))
     }
 
     /// What a connection obeys; `drain` is how long its last responses may take at a stop.

@@ -14,17 +14,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storage::LogDir;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
 use crate::config::{Config, Problem};
-use crate::connection::{self, Limits, metrics_of_connections};
-use crate::router::Router;
 use crate::{Broker, http, open_files};
 
+mod accepting;
+pub mod admission;
+mod log_allowance;
 mod open;
 
+use accepting::Accepting;
 pub use open::OpenError;
 
 /// How long the last responses may take at a stop.
@@ -32,9 +34,6 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 
 /// Connections that the system accepts before the server does.
 const BACKLOG: u32 = 1024;
-
-/// How long accepting rests after it failed, such as for want of file descriptors.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// How often the metrics' histograms are folded together.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -73,10 +72,9 @@ impl Server {
         config.check()?;
         config.check_models()?;
         http::recorder();
-        match open_files::raise_limit() {
-            Ok(limit) => tracing::debug!(limit, "open files"),
-            Err(error) => tracing::warn!(%error, "the limit of open files stays as it is"),
-        }
+        let open_files = open_files::raise_limit()
+            .inspect_err(|error| tracing::warn!(%error, "the limit of open files stays as it is"))
+            .ok();
         let listener = bind("broker.listen", config.listen_address()?)?;
         let http_listener = match config.http_address()? {
             Some(address) => Some(bind("http.listen", address)?),
@@ -109,7 +107,7 @@ impl Server {
             listener,
             broker: broker.clone(),
             limits,
-            max_connections: config.broker.max_connections,
+            open_files,
             shutdown,
         };
         tracing::info!(
@@ -207,87 +205,6 @@ fn address_of(key: &'static str, listener: &TcpListener) -> Result<SocketAddr, S
         address: unknown,
         error,
     })
-}
-
-/// The accept loop, and the connections that it started.
-struct Accepting {
-    listener: TcpListener,
-    broker: Arc<Broker>,
-    limits: Limits,
-    max_connections: usize,
-    shutdown: watch::Receiver<bool>,
-}
-
-impl Accepting {
-    async fn run(self) {
-        let mut shutdown = self.shutdown.clone();
-        let metrics = metrics_of_connections();
-        let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = async { let _ = shutdown.wait_for(|stop| *stop).await; } => break,
-                Some(ended) = connections.join_next() => {
-                    metrics.open.set(connections.len() as f64);
-                    report_panic("connection", ended);
-                }
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, client)) if connections.len() < self.max_connections => {
-                        metrics.accepted.increment(1);
-                        connections.spawn(self.connection(stream, client));
-                        metrics.open.set(connections.len() as f64);
-                    }
-                    Ok((_, client)) => {
-                        metrics.refused.increment(1);
-                        tracing::warn!(%client, max_connections = self.max_connections, "too many connections");
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "accepting failed");
-                        tokio::time::sleep(ACCEPT_REST).await;
-                    }
-                },
-            }
-        }
-        drop(self.listener);
-        let drained = async {
-            while let Some(ended) = connections.join_next().await {
-                report_panic("connection", ended);
-            }
-        };
-        // Connections end by themselves within their own time; this is for one that does not.
-        if tokio::time::timeout(DRAIN + Duration::from_secs(1), drained)
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                connections = connections.len(),
-                "connections did not end in time"
-            );
-            connections.shutdown().await;
-        }
-    }
-
-    fn connection(
-        &self,
-        stream: TcpStream,
-        client: SocketAddr,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let router = Router::new(self.broker.clone(), client.ip());
-        let (limits, shutdown) = (self.limits, self.shutdown.clone());
-        async move {
-            // Responses are written whole: waiting for more to send only delays them.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%client, %error, "connection without nodelay");
-            }
-            let (reader, writer) = stream.into_split();
-            let closed = connection::serve(reader, writer, router, limits, shutdown).await;
-            if closed.is_ordinary() {
-                tracing::debug!(%client, reason = %closed, "connection closed");
-            } else {
-                tracing::warn!(%client, reason = %closed, "connection closed");
-            }
-        }
-    }
 }
 
 /// Writes recovery points now and then, so that a start after a crash has less to read.

@@ -114,6 +114,7 @@ async fn open_broker(
     };
     groups.set_read_only_groups(model_topics.clone());
     Ok(Arc::new(Broker {
+        admission: config.admission()?,
         node_id: config.broker.node_id,
         advertised,
         cluster_id: log_dir.cluster_id().to_owned(),

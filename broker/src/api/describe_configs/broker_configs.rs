@@ -62,6 +62,24 @@ const SETTINGS: &[Entry] = &[
         "The shortest session timeout that a group's member may ask for, milliseconds.",
     ),
     (
+        "max.connections",
+        Type::Int,
+        |s| s.max_connections.to_string(),
+        "Connections open at the same time. One more is closed at once.",
+    ),
+    (
+        "max.connections.per.ip",
+        Type::Int,
+        |s| s.max_connections_per_ip.to_string(),
+        "Connections open at the same time from one address.",
+    ),
+    (
+        "max.connections.per.ip.overrides",
+        Type::String,
+        |s| s.max_connections_per_ip_overrides.clone(),
+        "Connections from some addresses: address:connections, separated by commas.",
+    ),
+    (
         "num.partitions",
         Type::Int,
         |s| s.num_partitions.to_string(),

@@ -1,0 +1,6 @@
+//! What clients can't make the broker do: the real binary against clients that are many, slow,
+//! silent, greedy or wrong.
+
+mod connections;
+mod many;
+mod raw;
