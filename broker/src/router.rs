@@ -144,6 +144,11 @@ table! {
     DescribeConfigs: describe_configs, DescribeConfigsRequest;
     GetTelemetrySubscriptions: get_telemetry_subscriptions, GetTelemetrySubscriptionsRequest;
     Metadata: metadata, MetadataRequest;
+    CreatePartitions: create_partitions, CreatePartitionsRequest;
+    AlterConfigs: alter_configs, AlterConfigsRequest;
+    IncrementalAlterConfigs: incremental_alter_configs, IncrementalAlterConfigsRequest;
+    ListConfigResources: list_config_resources, ListConfigResourcesRequest;
+    DescribeTopicPartitions: describe_topic_partitions, DescribeTopicPartitionsRequest;
 }
 
 /// Every API that is served.

@@ -20,6 +20,9 @@ mod table;
 /// The most array elements and tagged fields of one request.
 pub const MAX_ELEMENTS: usize = 250_000;
 
+/// What stands where a struct would, if it is null: -1.
+const NULL_STRUCT: u8 = 0xff;
+
 /// What a field is on the wire.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
@@ -36,6 +39,8 @@ pub(crate) enum Kind {
     /// An array, null or not; compact in flexible versions.
     Array(&'static Kind),
     Struct(&'static [Field]),
+    /// A struct after a byte that says whether it is there: -1 where it is null.
+    NullableStruct(&'static [Field]),
 }
 
 /// A field and the versions that have it.
@@ -212,6 +217,10 @@ impl<'a> Walk<'a> {
             }
             Kind::Array(element) => self.array(name, *element),
             Kind::Struct(fields) => self.fields(fields),
+            Kind::NullableStruct(fields) => match self.take(name, 1)? {
+                [NULL_STRUCT] => Ok(()),
+                _ => self.fields(fields),
+            },
         }
     }
 
@@ -239,7 +248,7 @@ impl<'a> Walk<'a> {
     /// The fewest bytes that a value takes.
     fn least(&self, kind: Kind) -> usize {
         match kind {
-            Kind::Bool | Kind::Int8 => 1,
+            Kind::Bool | Kind::Int8 | Kind::NullableStruct(_) => 1,
             Kind::Int16 => 2,
             Kind::Int32 => 4,
             Kind::Int64 => 8,

@@ -67,6 +67,10 @@ impl Populate {
                 self.value(*element, out);
             }
             Kind::Struct(fields) => self.fields(fields, out),
+            Kind::NullableStruct(fields) => {
+                out.put_u8(1);
+                self.fields(fields, out);
+            }
         }
     }
 }
@@ -114,6 +118,15 @@ fn through_codec_of(api: ApiKey, version: i16, body: &Bytes) -> Bytes {
         ApiKey::DescribeCluster => through_codec::<DescribeClusterRequest>(version, body),
         ApiKey::GetTelemetrySubscriptions => {
             through_codec::<GetTelemetrySubscriptionsRequest>(version, body)
+        }
+        ApiKey::CreatePartitions => through_codec::<CreatePartitionsRequest>(version, body),
+        ApiKey::AlterConfigs => through_codec::<AlterConfigsRequest>(version, body),
+        ApiKey::IncrementalAlterConfigs => {
+            through_codec::<IncrementalAlterConfigsRequest>(version, body)
+        }
+        ApiKey::ListConfigResources => through_codec::<ListConfigResourcesRequest>(version, body),
+        ApiKey::DescribeTopicPartitions => {
+            through_codec::<DescribeTopicPartitionsRequest>(version, body)
         }
         other => panic!("{other:?} has a shape but no line in this test"),
     }

@@ -5,7 +5,9 @@
 
 use kafka_protocol::messages::ApiKey;
 
-use super::Kind::{Array, Blob, Bool, Int8, Int16, Int32, Int64, Str, Struct, Uuid};
+use super::Kind::{
+    Array, Blob, Bool, Int8, Int16, Int32, Int64, NullableStruct, Str, Struct, Uuid,
+};
 use super::{Field, Shape, field, tagged};
 
 const PRODUCE_PARTITION_PRODUCE_DATA: &[Field] =
@@ -290,6 +292,96 @@ const DESCRIBE_CLUSTER: &[Field] = &[
 
 const GET_TELEMETRY_SUBSCRIPTIONS: &[Field] = &[field("client_instance_id", Uuid, 0, 0)];
 
+const CREATE_PARTITIONS_ASSIGNMENT: &[Field] = &[field("broker_ids", Array(&Int32), 0, 3)];
+
+const CREATE_PARTITIONS_TOPIC: &[Field] = &[
+    field("name", Str, 0, 3),
+    field("count", Int32, 0, 3),
+    field(
+        "assignments",
+        Array(&Struct(CREATE_PARTITIONS_ASSIGNMENT)),
+        0,
+        3,
+    ),
+];
+
+const CREATE_PARTITIONS: &[Field] = &[
+    field("topics", Array(&Struct(CREATE_PARTITIONS_TOPIC)), 0, 3),
+    field("timeout_ms", Int32, 0, 3),
+    field("validate_only", Bool, 0, 3),
+];
+
+const ALTER_CONFIGS_ALTERABLE_CONFIG: &[Field] =
+    &[field("name", Str, 0, 2), field("value", Str, 0, 2)];
+
+const ALTER_CONFIGS_RESOURCE: &[Field] = &[
+    field("resource_type", Int8, 0, 2),
+    field("resource_name", Str, 0, 2),
+    field(
+        "configs",
+        Array(&Struct(ALTER_CONFIGS_ALTERABLE_CONFIG)),
+        0,
+        2,
+    ),
+];
+
+const ALTER_CONFIGS: &[Field] = &[
+    field("resources", Array(&Struct(ALTER_CONFIGS_RESOURCE)), 0, 2),
+    field("validate_only", Bool, 0, 2),
+];
+
+const INCREMENTAL_ALTER_CONFIGS_ALTERABLE_CONFIG: &[Field] = &[
+    field("name", Str, 0, 1),
+    field("config_operation", Int8, 0, 1),
+    field("value", Str, 0, 1),
+];
+
+const INCREMENTAL_ALTER_CONFIGS_RESOURCE: &[Field] = &[
+    field("resource_type", Int8, 0, 1),
+    field("resource_name", Str, 0, 1),
+    field(
+        "configs",
+        Array(&Struct(INCREMENTAL_ALTER_CONFIGS_ALTERABLE_CONFIG)),
+        0,
+        1,
+    ),
+];
+
+const INCREMENTAL_ALTER_CONFIGS: &[Field] = &[
+    field(
+        "resources",
+        Array(&Struct(INCREMENTAL_ALTER_CONFIGS_RESOURCE)),
+        0,
+        1,
+    ),
+    field("validate_only", Bool, 0, 1),
+];
+
+const LIST_CONFIG_RESOURCES: &[Field] = &[field("resource_types", Array(&Int8), 1, 1)];
+
+const DESCRIBE_TOPIC_PARTITIONS_TOPIC_REQUEST: &[Field] = &[field("name", Str, 0, 0)];
+
+const DESCRIBE_TOPIC_PARTITIONS_CURSOR: &[Field] = &[
+    field("topic_name", Str, 0, 0),
+    field("partition_index", Int32, 0, 0),
+];
+
+const DESCRIBE_TOPIC_PARTITIONS: &[Field] = &[
+    field(
+        "topics",
+        Array(&Struct(DESCRIBE_TOPIC_PARTITIONS_TOPIC_REQUEST)),
+        0,
+        0,
+    ),
+    field("response_partition_limit", Int32, 0, 0),
+    field(
+        "cursor",
+        NullableStruct(DESCRIBE_TOPIC_PARTITIONS_CURSOR),
+        0,
+        0,
+    ),
+];
+
 /// Every request that is served.
 pub(super) const SHAPES: &[Shape] = &[
     Shape {
@@ -399,5 +491,35 @@ pub(super) const SHAPES: &[Shape] = &[
         versions: (0, 0),
         flexible_from: 0,
         fields: GET_TELEMETRY_SUBSCRIPTIONS,
+    },
+    Shape {
+        api: ApiKey::CreatePartitions,
+        versions: (0, 3),
+        flexible_from: 2,
+        fields: CREATE_PARTITIONS,
+    },
+    Shape {
+        api: ApiKey::AlterConfigs,
+        versions: (0, 2),
+        flexible_from: 2,
+        fields: ALTER_CONFIGS,
+    },
+    Shape {
+        api: ApiKey::IncrementalAlterConfigs,
+        versions: (0, 1),
+        flexible_from: 1,
+        fields: INCREMENTAL_ALTER_CONFIGS,
+    },
+    Shape {
+        api: ApiKey::ListConfigResources,
+        versions: (0, 1),
+        flexible_from: 0,
+        fields: LIST_CONFIG_RESOURCES,
+    },
+    Shape {
+        api: ApiKey::DescribeTopicPartitions,
+        versions: (0, 0),
+        flexible_from: 0,
+        fields: DESCRIBE_TOPIC_PARTITIONS,
     },
 ];

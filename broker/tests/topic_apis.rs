@@ -536,8 +536,7 @@ async fn a_topics_configs_come_with_source_type_and_synonyms() {
             synonyms(set),
             [
                 ("segment.ms".into(), "1000".into(), 1),
-                ("log.roll.ms".into(), "5000".into(), 4),
-                ("log.roll.ms".into(), "604800000".into(), 5)
+                ("log.roll.ms".into(), "5000".into(), 4)
             ]
         );
         let unset = entry(&result, "retention.ms");
@@ -571,12 +570,13 @@ async fn a_topics_configs_come_with_source_type_and_synonyms() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_brokers_configs_are_read_only_and_under_kafkas_names() {
+async fn the_brokers_configs_are_under_kafkas_names_and_topic_defaults_can_be_changed() {
     let fixture = Fixture::start_with(|config| config.log.segment_ms = 5000).await;
     let result = describe(&fixture, 4, BROKER, "7", None).await;
     assert_eq!(result.error_code, 0);
     assert!(result.configs.is_sorted_by(|a, b| a.name < b.name));
-    assert!(result.configs.iter().all(|config| config.read_only));
+    assert!(!entry(&result, "log.roll.ms").read_only);
+    assert!(entry(&result, "node.id").read_only);
     let values = [
         "node.id",
         "num.partitions",

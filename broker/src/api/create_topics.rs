@@ -214,10 +214,11 @@ fn configs(configs: Vec<CreatableTopicConfig>) -> Result<BTreeMap<String, String
 }
 
 fn described(catalog: &Catalog, explicit: &BTreeMap<String, String>) -> Vec<CreatableTopicConfigs> {
+    let defaults = catalog.defaults();
     TOPIC_CONFIGS
         .iter()
         .map(|def| {
-            let (value, source) = effective(def, explicit, catalog.defaults());
+            let (value, source) = effective(def, explicit, &defaults);
             CreatableTopicConfigs::default()
                 .with_name(StrBytes::from_static_str(def.name))
                 .with_value(Some(StrBytes::from_string(value.to_owned())))

@@ -3,8 +3,12 @@
 //! - A config comes with its value, where that is from, its type, and, where asked for, its
 //!   synonyms (every place that sets it, the first one wins) and its documentation.
 //! - A list of names, where it is not empty, filters; unknown names in it are skipped, as in Kafka.
-//! - The broker's configs are read-only. The nameless broker (the cluster's dynamic default) has
-//!   none.
+//! - A broker is named by its id. The nameless broker is the cluster's default: it has what was set
+//!   there on the running broker, and nothing else.
+//! - Of the broker's configs the defaults for topics may be changed while it runs; the others are
+//!   read-only.
+//! - Client metrics and groups have no configs here, so their lists are empty; loggers are not
+//!   served.
 
 mod broker_configs;
 
@@ -21,23 +25,22 @@ use kafka_protocol::protocol::StrBytes;
 
 use crate::Broker;
 use crate::api::error_code;
-use crate::catalog::topic_config::{ConfigKind, ConfigSource, TOPIC_CONFIGS, effective};
+use crate::api::resource_type;
+use crate::catalog::topic_config::{
+    ConfigKind, ConfigSource, TOPIC_CONFIGS, TopicConfigDef, effective,
+};
 use crate::catalog::{CatalogError, TopicDefaults, check_name};
 use crate::router::{Reply, RequestContext};
 
 /// Versions served.
 pub const VERSIONS: RangeInclusive<i16> = 1..=4;
 
-/// Kafka's `ConfigResource.Type`.
-mod resource_type {
-    pub const TOPIC: i8 = 2;
-    pub const BROKER: i8 = 4;
-}
-
 /// Kafka's number for a config's source.
 pub(super) fn source_code(source: ConfigSource) -> i8 {
     match source {
         ConfigSource::Topic => 1,
+        ConfigSource::DynamicBroker => 2,
+        ConfigSource::DynamicDefaultBroker => 3,
         ConfigSource::BrokerFile => 4,
         ConfigSource::Default => 5,
     }
@@ -49,6 +52,7 @@ enum Type {
     Boolean = 1,
     String = 2,
     Int = 3,
+    Short = 4,
     Long = 5,
     Double = 6,
     List = 7,
@@ -57,12 +61,12 @@ enum Type {
 impl From<ConfigKind> for Type {
     fn from(kind: ConfigKind) -> Self {
         match kind {
-            ConfigKind::Boolean => Self::Boolean,
+            ConfigKind::Boolean | ConfigKind::NotServed => Self::Boolean,
             ConfigKind::Int { .. } => Self::Int,
             ConfigKind::Long { .. } => Self::Long,
             ConfigKind::Double { .. } => Self::Double,
             ConfigKind::Choice(_) => Self::String,
-            ConfigKind::List(_) => Self::List,
+            ConfigKind::List(_) | ConfigKind::ReplicaList => Self::List,
         }
     }
 }
@@ -73,8 +77,39 @@ struct Config {
     kind: Type,
     read_only: bool,
     documentation: String,
-    /// The config's name at each place that sets it, the value and the place. The first one wins.
-    set: Vec<(&'static str, String, ConfigSource)>,
+    value: Option<String>,
+    source: ConfigSource,
+    /// The config's name at each place that sets it, the value and the place. The first one is
+    /// what the config has.
+    set: Vec<Place>,
+}
+
+/// A config's name at a place, the value that it has there, and the place.
+type Place = (&'static str, String, ConfigSource);
+
+impl Config {
+    /// With the value of the first place.
+    fn new(
+        name: &'static str,
+        kind: Type,
+        read_only: bool,
+        documentation: String,
+        set: Vec<Place>,
+    ) -> Self {
+        let (value, source) = match set.first() {
+            Some((_, value, source)) => (Some(value.clone()), *source),
+            None => (None, ConfigSource::Default),
+        };
+        Self {
+            name,
+            kind,
+            read_only,
+            documentation,
+            value,
+            source,
+            set,
+        }
+    }
 }
 
 type Refusal = (ResponseError, String);
@@ -125,9 +160,6 @@ impl Asked {
     }
 
     fn described(self, config: Config) -> DescribeConfigsResourceResult {
-        let winner = config.set.first();
-        let value = winner.map(|(_, value, _)| StrBytes::from_string(value.clone()));
-        let source = winner.map_or(ConfigSource::Default, |(_, _, source)| *source);
         let documentation = self
             .documentation
             .then(|| StrBytes::from_string(config.documentation));
@@ -140,9 +172,9 @@ impl Asked {
         });
         DescribeConfigsResourceResult::default()
             .with_name(StrBytes::from_static_str(config.name))
-            .with_value(value)
+            .with_value(config.value.map(StrBytes::from_string))
             .with_read_only(config.read_only)
-            .with_config_source(source_code(source))
+            .with_config_source(source_code(config.source))
             .with_synonyms(synonyms.collect())
             .with_config_type(config.kind as i8)
             .with_documentation(documentation)
@@ -153,7 +185,7 @@ fn configs(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<Co
     let name = &*resource.resource_name;
     match resource.resource_type {
         resource_type::TOPIC => topic_configs(broker, name),
-        resource_type::BROKER if name.is_empty() => Ok(Vec::new()),
+        resource_type::BROKER if name.is_empty() => Ok(cluster_configs(broker)),
         resource_type::BROKER if name.parse() == Ok(broker.node_id) => {
             Ok(broker_configs::broker_configs(broker))
         }
@@ -161,6 +193,7 @@ fn configs(broker: &Broker, resource: &DescribeConfigsResource) -> Result<Vec<Co
             ResponseError::InvalidRequest,
             format!("this is broker {}, not broker {name:?}", broker.node_id),
         )),
+        resource_type::CLIENT_METRICS | resource_type::GROUP => Ok(Vec::new()),
         other => {
             let message = format!("configs of resource type {other} are not served");
             Err((ResponseError::InvalidRequest, message))
@@ -176,22 +209,21 @@ fn topic_configs(broker: &Broker, name: &str) -> Result<Vec<Config>, Refusal> {
         .topic(name)
         .ok_or_else(|| of_catalog(CatalogError::UnknownTopic(name.to_owned())))?;
     let defaults = broker.catalog.defaults();
+    let defaults = defaults.for_kind(&topic.kind);
     let configs = TOPIC_CONFIGS.iter().map(|def| {
-        let mut set = Vec::with_capacity(3);
-        if let (value, ConfigSource::Topic) = effective(def, &topic.configs, defaults) {
-            set.push((def.name, value.to_owned(), ConfigSource::Topic));
-        }
-        set.extend(set_by_broker(
-            def.broker_name,
-            defaults.get(def.name),
-            def.default,
-        ));
+        let (value, source) = effective(def, &topic.configs, &defaults);
+        let explicit = topic.configs.get(def.name).into_iter();
+        let explicit = explicit.map(|value| (def.name, value.clone(), ConfigSource::Topic));
         Config {
-            name: def.name,
-            kind: def.kind.into(),
-            read_only: false,
-            documentation: def.documentation(),
-            set,
+            value: Some(value.to_owned()),
+            source,
+            ..Config::new(
+                def.name,
+                def.kind.into(),
+                false,
+                def.documentation(),
+                explicit.chain(set_by_broker(def, &defaults)).collect(),
+            )
         }
     });
     Ok(configs.collect())
@@ -199,26 +231,41 @@ fn topic_configs(broker: &Broker, name: &str) -> Result<Vec<Config>, Refusal> {
 
 /// The broker's defaults for topics, under their broker-wide names.
 fn topic_defaults(defaults: &TopicDefaults) -> impl Iterator<Item = Config> {
-    TOPIC_CONFIGS.iter().map(|def| Config {
-        name: def.broker_name,
-        kind: def.kind.into(),
-        read_only: true,
-        documentation: format!(
-            "The default of the topic config {}. {}",
-            def.name,
-            def.documentation()
-        ),
-        set: set_by_broker(def.broker_name, defaults.get(def.name), def.default).collect(),
+    TOPIC_CONFIGS.iter().filter_map(|def| {
+        let set = set_by_broker(def, defaults).collect();
+        Some(topic_default(def, def.broker_name?, set))
     })
 }
 
-fn set_by_broker(
-    name: &'static str,
-    in_file: Option<&str>,
-    default: &str,
-) -> impl Iterator<Item = (&'static str, String, ConfigSource)> {
-    let in_file = in_file.map(|value| (name, value.to_owned(), ConfigSource::BrokerFile));
-    in_file
-        .into_iter()
-        .chain([(name, default.to_owned(), ConfigSource::Default)])
+fn topic_default(def: &TopicConfigDef, broker_name: &'static str, set: Vec<Place>) -> Config {
+    let documentation = format!(
+        "The default of the topic config {}. {}",
+        def.name,
+        def.documentation()
+    );
+    Config::new(broker_name, def.kind.into(), false, documentation, set)
+}
+
+/// Where the broker sets its default for a topic config.
+fn set_by_broker(def: &TopicConfigDef, defaults: &TopicDefaults) -> impl Iterator<Item = Place> {
+    let name = def.broker_name;
+    let own = (def.default, ConfigSource::Default);
+    let places = defaults.places(def.name);
+    let places = places.chain((!def.follows).then_some(own));
+    places.filter_map(move |(value, source)| Some((name?, value.to_owned(), source)))
+}
+
+/// What was set on the running broker as the cluster's default.
+fn cluster_configs(broker: &Broker) -> Vec<Config> {
+    let defaults = broker.catalog.defaults();
+    let mut configs: Vec<Config> = TOPIC_CONFIGS
+        .iter()
+        .filter_map(|def| {
+            let mut set: Vec<_> = set_by_broker(def, &defaults).collect();
+            set.retain(|(_, _, source)| *source == ConfigSource::DynamicDefaultBroker);
+            (!set.is_empty()).then_some(topic_default(def, def.broker_name?, set))
+        })
+        .collect();
+    configs.sort_unstable_by_key(|config| config.name);
+    configs
 }

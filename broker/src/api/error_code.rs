@@ -38,7 +38,11 @@ pub fn of_catalog(error: &CatalogError) -> ResponseError {
         CatalogError::TopicExists(_) => ResponseError::TopicAlreadyExists,
         CatalogError::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
         CatalogError::InvalidName(..) => ResponseError::InvalidTopicException,
-        CatalogError::InvalidPartitions(..) => ResponseError::InvalidPartitions,
+        CatalogError::InvalidPartitions(..) | CatalogError::NotAnIncrease { .. } => {
+            ResponseError::InvalidPartitions
+        }
+        CatalogError::Owned { .. } => ResponseError::PolicyViolation,
+        CatalogError::NotDynamic(_) => ResponseError::InvalidRequest,
         CatalogError::InvalidConfig { .. } => ResponseError::InvalidConfig,
         // Kafka's admins know it as "the disk failed"; a client may try again.
         CatalogError::FolderInTheWay(_)

@@ -55,16 +55,15 @@ const CLUSTER_OPERATIONS: i32 = operation::CREATE
     | operation::IDEMPOTENT_WRITE;
 
 /// What everybody may do with a topic of the broker's own while there are no ACLs.
-const READ_ONLY_TOPIC_OPERATIONS: i32 =
-    operation::READ | operation::DESCRIBE | operation::DESCRIBE_CONFIGS;
+const BROKERS_OWN_TOPIC_OPERATIONS: i32 =
+    operation::READ | operation::DESCRIBE | operation::DESCRIBE_CONFIGS | operation::ALTER_CONFIGS;
 
 /// What everybody may do with an ordinary topic while there are no ACLs.
-const TOPIC_OPERATIONS: i32 = READ_ONLY_TOPIC_OPERATIONS
+const TOPIC_OPERATIONS: i32 = BROKERS_OWN_TOPIC_OPERATIONS
     | operation::WRITE
     | operation::CREATE
     | operation::DELETE
-    | operation::ALTER
-    | operation::ALTER_CONFIGS;
+    | operation::ALTER;
 
 /// The protocol's word for operations that were not asked for.
 const NOT_REQUESTED: i32 = i32::MIN;
@@ -204,10 +203,9 @@ fn described(broker: &Broker, topic: &Topic, with_operations: bool) -> MetadataR
             .with_replica_nodes(vec![node])
             .with_isr_nodes(vec![node])
     });
-    let operations = match (with_operations, &topic.kind) {
-        (false, _) => NOT_REQUESTED,
-        (true, TopicKind::Ordinary) => TOPIC_OPERATIONS,
-        (true, _) => READ_ONLY_TOPIC_OPERATIONS,
+    let operations = match with_operations {
+        false => NOT_REQUESTED,
+        true => topic_operations(topic),
     };
     MetadataResponseTopic::default()
         .with_name(Some(TopicName(StrBytes::from_string(topic.name.clone()))))
@@ -215,6 +213,14 @@ fn described(broker: &Broker, topic: &Topic, with_operations: bool) -> MetadataR
         .with_is_internal(topic.kind.is_internal())
         .with_partitions(partitions.collect())
         .with_topic_authorized_operations(operations)
+}
+
+/// What everybody may do with a topic while there are no ACLs.
+pub(super) fn topic_operations(topic: &Topic) -> i32 {
+    match topic.kind {
+        TopicKind::Ordinary => TOPIC_OPERATIONS,
+        _ => BROKERS_OWN_TOPIC_OPERATIONS,
+    }
 }
 
 fn failed(name: Option<TopicName>, topic_id: Uuid, code: ResponseError) -> MetadataResponseTopic {

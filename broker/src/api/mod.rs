@@ -1,10 +1,14 @@
 //! One file per Kafka API, named as Kafka names it: `VERSIONS` and `handle`.
 
+mod alter_answer;
+pub mod alter_configs;
 pub mod api_versions;
+pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_topics;
 pub mod describe_cluster;
 pub mod describe_configs;
+pub mod describe_topic_partitions;
 pub mod error_code;
 pub mod fetch;
 mod fetch_poll;
@@ -12,13 +16,16 @@ pub mod find_coordinator;
 pub mod get_telemetry_subscriptions;
 mod group_answer;
 pub mod heartbeat;
+pub mod incremental_alter_configs;
 pub mod init_producer_id;
 pub mod join_group;
 pub mod leave_group;
+pub mod list_config_resources;
 pub mod list_offsets;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_fetch;
 mod partition_request;
 pub mod produce;
+mod resource_type;
 pub mod sync_group;

@@ -21,6 +21,29 @@ pub enum CatalogError {
     /// Not a legal partition count.
     #[error("topic '{0}': partition count {1} is not within 1..={MAX_PARTITIONS}")]
     InvalidPartitions(String, i32),
+    /// Partitions can only become more.
+    #[error("topic '{topic}' has {current} partition(s): {asked} would not be an increase")]
+    NotAnIncrease {
+        /// The topic.
+        topic: String,
+        /// How many it has.
+        current: i32,
+        /// How many were asked for.
+        asked: i32,
+    },
+    /// It is not a client's to do.
+    #[error("topic '{topic}' belongs to {owner}: {what}")]
+    Owned {
+        /// The topic.
+        topic: String,
+        /// Whose it is.
+        owner: String,
+        /// What can't be done.
+        what: String,
+    },
+    /// These broker configs can't be set while the broker runs.
+    #[error("Cannot update these configs dynamically: {0}")]
+    NotDynamic(String),
     /// An unknown config or a bad value.
     #[error("config {key} = {value:?}: {reason}")]
     InvalidConfig {

@@ -7,7 +7,10 @@
 //!
 //! Lookups take a read lock for as long as it takes to clone an `Arc`.
 
+mod alter;
+pub mod broker_config;
 mod error;
+mod grow;
 pub(crate) mod names;
 mod open;
 mod records;
@@ -26,7 +29,10 @@ use uuid::Uuid;
 
 use crate::clock::Clock;
 
+pub use alter::{ConfigChange, ConfigOperation, ConfigTarget};
+use broker_config::BrokerConfigs;
 pub use error::CatalogError;
+pub use grow::Growth;
 pub use names::{check_name, is_reserved};
 use records::TopicRecord;
 pub use topic_config::TopicDefaults;
@@ -71,6 +77,17 @@ impl TopicKind {
     /// Clients may produce to it and delete it.
     pub fn is_writable_by_clients(&self) -> bool {
         matches!(self, Self::Ordinary)
+    }
+
+    /// Whose a topic is that clients may not write to.
+    pub fn owner(&self) -> String {
+        match self {
+            Self::Ordinary => "its producers".to_owned(),
+            Self::Internal => "the broker itself".to_owned(),
+            Self::Derived { model_topic }
+            | Self::DeadLetter { model_topic }
+            | Self::Changelog { model_topic } => format!("model topic '{model_topic}'"),
+        }
     }
 
     /// Its high watermarks are raised by commits only.
@@ -139,7 +156,6 @@ struct Inner {
     log_dir: Arc<LogDir>,
     /// The catalog's own.
     log: Arc<PartitionLog>,
-    defaults: TopicDefaults,
     clock: Arc<dyn Clock>,
     topics: RwLock<Topics>,
     /// Held for the whole of a change.
@@ -150,6 +166,10 @@ struct Inner {
 struct Topics {
     by_name: HashMap<String, Arc<Topic>>,
     by_id: HashMap<Uuid, Arc<Topic>>,
+    /// What was set on the running broker.
+    broker: BrokerConfigs,
+    /// The broker's file's, with `broker` above them.
+    defaults: Arc<TopicDefaults>,
 }
 
 #[derive(Debug)]
@@ -202,9 +222,14 @@ impl Catalog {
         all
     }
 
-    /// What the broker's file sets for topics that do not say.
-    pub fn defaults(&self) -> &TopicDefaults {
-        &self.inner.defaults
+    /// What the broker sets for topics that do not say.
+    pub fn defaults(&self) -> Arc<TopicDefaults> {
+        self.inner.read(|topics| Arc::clone(&topics.defaults))
+    }
+
+    /// What was set on the running broker.
+    pub fn broker_configs(&self) -> BrokerConfigs {
+        self.inner.read(|topics| topics.broker.clone())
     }
 
     /// The data folder.
@@ -246,6 +271,29 @@ impl Catalog {
     /// What [`Catalog::create_topic`] would refuse.
     pub fn check_new_topic(&self, topic: &NewTopic) -> Result<(), CatalogError> {
         self.inner.check(topic).map(|_| ())
+    }
+
+    /// Gives topics more partitions: all of them or none. They are durable when this returns.
+    pub async fn grow(&self, growths: Vec<Growth>) -> Result<Vec<Arc<Topic>>, CatalogError> {
+        let inner = Arc::clone(&self.inner);
+        detached(async move { inner.grow(growths).await }).await
+    }
+
+    /// What [`Catalog::grow`] would refuse.
+    pub fn check_growth(&self, growth: &Growth) -> Result<Arc<Topic>, CatalogError> {
+        self.inner.check_growth(growth)
+    }
+
+    /// Changes configs; they are durable and in force when this returns. With `validate_only`
+    /// nothing is changed, and what would be refused is.
+    pub async fn alter_configs(
+        &self,
+        target: ConfigTarget,
+        change: ConfigChange,
+        validate_only: bool,
+    ) -> Result<(), CatalogError> {
+        let inner = Arc::clone(&self.inner);
+        detached(async move { inner.alter(target, change, validate_only).await }).await
     }
 
     /// Deletes a topic and its files. Reads and writes under way fail with
@@ -292,9 +340,11 @@ impl Inner {
                 new.partitions,
             ));
         }
+        let defaults = self.read(|topics| Arc::clone(&topics.defaults));
+        let defaults = defaults.for_kind(&new.kind);
         let configs = topic_config::checked(new.configs.clone())?;
-        topic_config::check_new_configs(&configs, &self.defaults)?;
-        let config = TopicConfig::from_configs(&configs, &self.defaults)?;
+        topic_config::check_new_configs(&configs, &defaults)?;
+        let config = TopicConfig::from_configs(&configs, &defaults)?;
         Ok((
             NewTopic {
                 configs,
@@ -385,7 +435,7 @@ impl Inner {
             Err(error) => Err(error),
         };
         match undone {
-            Ok(()) => self.delete_folders(name.to_owned(), partitions).await,
+            Ok(()) => self.delete_folders(name.to_owned(), 0..partitions).await,
             Err(error) => tracing::error!(
                 topic = name,
                 %error,
@@ -403,16 +453,16 @@ impl Inner {
             .await?;
         self.write(|topics| topics.remove(&topic));
         tracing::info!(topic = name, id = %topic.id, "topic deleted");
-        self.delete_folders(name, topic.partition_count()).await;
+        self.delete_folders(name, 0..topic.partition_count()).await;
         Ok(())
     }
 
-    /// The topic is gone from the catalog already, so a folder that can't be removed now is
-    /// removed at the next start.
-    async fn delete_folders(&self, name: String, partitions: i32) {
+    /// The partitions are gone from the catalog already, so a folder of a deleted topic that can't
+    /// be removed now is removed at the next start.
+    async fn delete_folders(&self, name: String, partitions: std::ops::Range<i32>) {
         let log_dir = Arc::clone(&self.log_dir);
         let removed = blocking(move || {
-            for partition in 0..partitions {
+            for partition in partitions {
                 if let Err(error) = log_dir.delete_log(&name, partition) {
                     tracing::warn!(
                         topic = name,

@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::records::{self, Replayed, TopicRecord};
 use super::{
-    CATALOG_TOPIC, CatalogError, ChangeState, Inner, Topic, TopicConfig, TopicDefaults, Topics,
-    blocking, open_logs,
+    CATALOG_TOPIC, CatalogError, ChangeState, Inner, Topic, TopicDefaults, Topics, alter, blocking,
+    open_logs,
 };
 use crate::clock::Clock;
 
@@ -34,10 +34,9 @@ pub(super) async fn open(
 
     let next_producer_id = replayed.next_producer_id;
     let folder = Arc::clone(&log_dir);
-    let typed = defaults.clone();
     let topics = blocking(move || {
         tidy_folders(&folder, &replayed)?;
-        open_topics(&folder, replayed, &typed)
+        open_topics(&folder, replayed, &defaults)
     })
     .await?;
     tracing::info!(
@@ -48,7 +47,6 @@ pub(super) async fn open(
     Ok(Inner {
         log_dir,
         log,
-        defaults,
         clock,
         topics: RwLock::new(topics),
         change: tokio::sync::Mutex::new(ChangeState { next_producer_id }),
@@ -118,16 +116,23 @@ fn open_topics(
     replayed: Replayed,
     defaults: &TopicDefaults,
 ) -> Result<Topics, CatalogError> {
+    let defaults = defaults
+        .with_dynamic(&replayed.broker_configs)
+        .map_err(|error| unusable(CATALOG_TOPIC, &format!("broker configs: {error}")))?;
     let mut typed = HashMap::with_capacity(replayed.topics.len());
     let mut logs = Vec::new();
     for (name, record) in &replayed.topics {
-        let config = TopicConfig::from_configs(&record.configs, defaults)
+        let config = alter::typed(&record.kind, &record.configs, &defaults)
             .map_err(|error| unusable(name, &error.to_string()))?;
         logs.extend(open_logs(name, record, &config));
         typed.insert(name.clone(), config);
     }
     let mut opened = log_dir.open_logs(logs)?.into_iter();
-    let mut topics = Topics::default();
+    let mut topics = Topics {
+        broker: replayed.broker_configs,
+        defaults: Arc::new(defaults),
+        ..Topics::default()
+    };
     for (name, record) in replayed.topics {
         let TopicRecord {
             id,

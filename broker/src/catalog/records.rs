@@ -1,10 +1,11 @@
 //! The records of the catalog's log.
 //!
-//! Keys and values are JSON. One change is one record in one batch.
+//! Keys and values are JSON. One change is one batch, and so whole or absent.
 //!
 //! | key | value |
 //! |---|---|
 //! | `{"type":"topic","name":…}` | `{"id":…,"kind":{"type":…},"partitions":…,"configs":{…}}`, null when deleted |
+//! | `{"type":"broker_configs","scope":"node"}` or `"cluster"` | `{"configs":{…}}`: what is set on the running broker |
 //! | `{"type":"producer_ids"}` | `{"next":…}`: the first producer id that is not handed out yet |
 //!
 //! A replay also learns which topic ids are dead: only the folders of those may be removed.
@@ -18,18 +19,45 @@ use storage::partition_log::{Read, ReadLimit};
 use storage::{Offset, PartitionLog};
 use uuid::Uuid;
 
+use super::broker_config::{BrokerConfigs, BrokerScope};
 use super::{CatalogError, TopicKind};
 
 /// Bytes per read of the replay.
 const READ_BYTES: usize = 1 << 20;
-/// The largest batch that a replay opens. One batch is one record.
+/// The largest batch that a replay opens. One batch is one change.
 const MAX_BATCH_BYTES: usize = 64 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Key {
     Topic { name: String },
+    BrokerConfigs { scope: Scope },
     ProducerIds,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Scope {
+    Node,
+    Cluster,
+}
+
+impl From<BrokerScope> for Scope {
+    fn from(scope: BrokerScope) -> Self {
+        match scope {
+            BrokerScope::Node => Self::Node,
+            BrokerScope::Cluster => Self::Cluster,
+        }
+    }
+}
+
+impl From<Scope> for BrokerScope {
+    fn from(scope: Scope) -> Self {
+        match scope {
+            Scope::Node => Self::Node,
+            Scope::Cluster => Self::Cluster,
+        }
+    }
 }
 
 /// What the log keeps of a topic.
@@ -51,6 +79,11 @@ struct TopicValue {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
+struct BrokerConfigsValue {
+    configs: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
 struct ProducerIdsValue {
     next: i64,
 }
@@ -64,18 +97,43 @@ pub(super) struct Replayed {
     pub dead_ids: HashSet<Uuid>,
     /// Names that were deleted and not created again.
     pub dead_names: HashSet<String>,
+    /// What is set on the running broker.
+    pub broker_configs: BrokerConfigs,
     /// The first producer id that is not handed out yet.
     pub next_producer_id: i64,
     /// There was no record at all.
     pub is_empty: bool,
 }
 
-/// The batch that creates or, without a record, deletes a topic.
+/// The batch that creates, changes or, without a record, deletes a topic.
 pub(super) fn topic_batch(
     timestamp_ms: i64,
     name: &str,
     record: Option<&TopicRecord>,
 ) -> Result<Bytes, CatalogError> {
+    let mut batch = BatchBuilder::new(Compression::None);
+    push_topic(&mut batch, timestamp_ms, name, record)?;
+    Ok(batch.build())
+}
+
+/// The batch that changes several topics at once.
+pub(super) fn topics_batch<'a>(
+    timestamp_ms: i64,
+    topics: impl Iterator<Item = (&'a str, &'a TopicRecord)>,
+) -> Result<Bytes, CatalogError> {
+    let mut batch = BatchBuilder::new(Compression::None);
+    for (name, record) in topics {
+        push_topic(&mut batch, timestamp_ms, name, Some(record))?;
+    }
+    Ok(batch.build())
+}
+
+fn push_topic(
+    batch: &mut BatchBuilder,
+    timestamp_ms: i64,
+    name: &str,
+    record: Option<&TopicRecord>,
+) -> Result<(), CatalogError> {
     let key = Key::Topic {
         name: name.to_owned(),
     };
@@ -85,29 +143,45 @@ pub(super) fn topic_batch(
         partitions: record.partitions,
         configs: record.configs.clone(),
     });
-    encode(timestamp_ms, &key, value.as_ref())
+    push(batch, timestamp_ms, &key, value.as_ref())
+}
+
+/// The batch that sets what is set on the running broker for `scope`.
+pub(super) fn broker_configs_batch(
+    timestamp_ms: i64,
+    scope: BrokerScope,
+    configs: &BTreeMap<String, String>,
+) -> Result<Bytes, CatalogError> {
+    let key = Key::BrokerConfigs {
+        scope: scope.into(),
+    };
+    let value = BrokerConfigsValue {
+        configs: configs.clone(),
+    };
+    let mut batch = BatchBuilder::new(Compression::None);
+    push(&mut batch, timestamp_ms, &key, Some(&value))?;
+    Ok(batch.build())
 }
 
 /// The batch that reserves all producer ids below `next`.
 pub(super) fn producer_ids_batch(timestamp_ms: i64, next: i64) -> Result<Bytes, CatalogError> {
-    encode(
-        timestamp_ms,
-        &Key::ProducerIds,
-        Some(&ProducerIdsValue { next }),
-    )
+    let mut batch = BatchBuilder::new(Compression::None);
+    let value = ProducerIdsValue { next };
+    push(&mut batch, timestamp_ms, &Key::ProducerIds, Some(&value))?;
+    Ok(batch.build())
 }
 
-fn encode<V: Serialize>(
+fn push<V: Serialize>(
+    batch: &mut BatchBuilder,
     timestamp_ms: i64,
     key: &Key,
     value: Option<&V>,
-) -> Result<Bytes, CatalogError> {
+) -> Result<(), CatalogError> {
     let json = |error: serde_json::Error| CatalogError::Encode(error.to_string());
     let key = serde_json::to_vec(key).map_err(json)?;
     let value = value.map(serde_json::to_vec).transpose().map_err(json)?;
-    let mut batch = BatchBuilder::new(Compression::None);
     batch.push(timestamp_ms, Some(&key), value.as_deref(), &[]);
-    Ok(batch.build())
+    Ok(())
 }
 
 /// Blocking. Reads the whole log.
@@ -197,6 +271,13 @@ impl Replayed {
                     self.dead_ids.insert(earlier.id);
                 }
                 self.dead_names.insert(name);
+            }
+            (Key::BrokerConfigs { scope }, Some(value)) => {
+                let value: BrokerConfigsValue = serde_json::from_slice(value).map_err(invalid)?;
+                self.broker_configs.set(scope.into(), value.configs);
+            }
+            (Key::BrokerConfigs { .. }, None) => {
+                return Err("the broker configs have no value".to_owned());
             }
             (Key::ProducerIds, Some(value)) => {
                 let value: ProducerIdsValue = serde_json::from_slice(value).map_err(invalid)?;

@@ -1,7 +1,8 @@
 //! Topic configs: their names, types, ranges, defaults and documentation, as Kafka 4 has them, and
 //! the typed form that the logs obey.
 //!
-//! A value comes from the topic, else from the broker's file, else from the table here. Every
+//! A value comes from the topic, else from what was set on the running broker, else from the
+//! broker's file, else from the table here. Every
 //! config of the table is accepted, kept and described; those that this release does not act on
 //! say so in their documentation.
 
@@ -14,8 +15,10 @@ use storage::partition_log::Durability;
 
 use super::{CatalogError, TopicConfig};
 
+mod defaults;
 mod table;
 
+pub use defaults::TopicDefaults;
 pub use table::TOPIC_CONFIGS;
 
 /// Kafka's test-only override of `segment.bytes` without its lower bound. Accepted, not described.
@@ -55,11 +58,20 @@ pub enum ConfigKind {
     Choice(&'static [&'static str]),
     /// Any of these words, comma-separated.
     List(&'static [&'static str]),
+    /// Replicas, comma-separated: `partition:broker` each, or `*` for all.
+    ReplicaList,
+    /// `true` or `false`, of which this broker can only do `false`.
+    NotServed,
 }
 
 impl ConfigKind {
+    /// Takes several values, comma-separated.
+    pub fn is_list(&self) -> bool {
+        matches!(self, Self::List(_) | Self::ReplicaList)
+    }
+
     /// Says what is wrong with `value`.
-    fn check(&self, value: &str) -> Result<(), String> {
+    pub(super) fn check(&self, value: &str) -> Result<(), String> {
         match *self {
             Self::Boolean => parse_boolean(value).map(|_| ()),
             Self::Int { min, max } => match value.parse::<i32>() {
@@ -84,6 +96,16 @@ impl ConfigKind {
                 None => Ok(()),
                 Some(word) => Err(format!("{word:?} is not one of {}", words.join(", "))),
             },
+            Self::ReplicaList => match list(value).find(|word| !is_replica(word)) {
+                Some(word) if value.trim() != "*" => {
+                    Err(format!("{word:?} is not of the form partition:broker"))
+                }
+                _ => Ok(()),
+            },
+            Self::NotServed => match parse_boolean(value) {
+                Ok(true) => Err("is not served by this broker".to_owned()),
+                checked => checked.map(|_| ()),
+            },
         }
     }
 }
@@ -93,12 +115,15 @@ impl ConfigKind {
 pub struct TopicConfigDef {
     /// Its name on a topic.
     pub name: &'static str,
-    /// The name under which the broker's default for it is described.
-    pub broker_name: &'static str,
+    /// The name under which the broker's default for it is set and described, if there is one.
+    pub broker_name: Option<&'static str>,
     /// What it takes.
     pub kind: ConfigKind,
     /// Its value where neither the topic nor the broker's file sets one.
     pub default: &'static str,
+    /// As Kafka describes it: where nobody sets the broker's default, it follows from another
+    /// config (such as log.retention.hours), and is null under its own name.
+    pub follows: bool,
     meaning: &'static str,
     acted_on: bool,
 }
@@ -121,6 +146,13 @@ impl TopicConfigDef {
             .and_then(|at| TOPIC_CONFIGS.get(at))
     }
 
+    /// The config whose default has that name on the broker.
+    pub fn find_by_broker_name(name: &str) -> Option<&'static Self> {
+        TOPIC_CONFIGS
+            .iter()
+            .find(|def| def.broker_name == Some(name))
+    }
+
     const fn new(
         name: &'static str,
         broker_name: &'static str,
@@ -130,12 +162,24 @@ impl TopicConfigDef {
     ) -> Self {
         Self {
             name,
-            broker_name,
+            broker_name: Some(broker_name),
             kind,
             default,
+            follows: false,
             meaning,
             acted_on: true,
         }
+    }
+
+    /// It is set on topics alone.
+    const fn of_topics_alone(mut self) -> Self {
+        self.broker_name = None;
+        self
+    }
+
+    const fn follows(mut self) -> Self {
+        self.follows = true;
+        self
     }
 
     const fn not_acted_on(mut self) -> Self {
@@ -149,57 +193,14 @@ impl TopicConfigDef {
 pub enum ConfigSource {
     /// Set on the topic.
     Topic,
+    /// Set on the running broker, for this node.
+    DynamicBroker,
+    /// Set on the running broker, as the cluster's default.
+    DynamicDefaultBroker,
     /// Set in the broker's file.
     BrokerFile,
     /// Set nowhere.
     Default,
-}
-
-/// What the broker's file sets for topics that do not say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TopicDefaults {
-    configs: BTreeMap<String, String>,
-    producer_id_expiration_ms: u64,
-}
-
-impl Default for TopicDefaults {
-    fn default() -> Self {
-        Self {
-            configs: BTreeMap::new(),
-            producer_id_expiration_ms: LogConfig::default().producer_id_expiration_ms,
-        }
-    }
-}
-
-impl TopicDefaults {
-    /// Defaults by topic config name. Fails on an unknown name or a bad value.
-    pub fn new(configs: BTreeMap<String, String>) -> Result<Self, CatalogError> {
-        let configs = checked(configs)?;
-        let defaults = Self {
-            configs,
-            ..Self::default()
-        };
-        check_new_configs(&BTreeMap::new(), &defaults)?;
-        Ok(defaults)
-    }
-
-    /// `producer.id.expiration.ms`: idle producers are forgotten after this long. A setting of the
-    /// broker, not of a topic.
-    #[must_use]
-    pub fn with_producer_id_expiration_ms(mut self, producer_id_expiration_ms: u64) -> Self {
-        self.producer_id_expiration_ms = producer_id_expiration_ms;
-        self
-    }
-
-    /// `producer.id.expiration.ms`.
-    pub fn producer_id_expiration_ms(&self) -> u64 {
-        self.producer_id_expiration_ms
-    }
-
-    /// What the broker's file sets for the topic config `name`.
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.configs.get(name).map(String::as_str)
-    }
 }
 
 /// The value that a topic with `explicit` configs has, and where it comes from.
@@ -210,10 +211,9 @@ pub fn effective<'a>(
 ) -> (&'a str, ConfigSource) {
     if let Some(value) = explicit.get(def.name) {
         (value, ConfigSource::Topic)
-    } else if let Some(value) = defaults.get(def.name) {
-        (value, ConfigSource::BrokerFile)
     } else {
-        (def.default, ConfigSource::Default)
+        let default = (def.default, ConfigSource::Default);
+        defaults.places(def.name).next().unwrap_or(default)
     }
 }
 
@@ -279,7 +279,7 @@ impl TopicConfig {
             max_message_bytes: values.number("max.message.bytes")?,
             message_timestamp_type: values.timestamp_type()?,
             compact: values.is_compact()?,
-            producer_id_expiration_ms: defaults.producer_id_expiration_ms,
+            producer_id_expiration_ms: defaults.producer_id_expiration_ms(),
         };
         Ok(Self {
             log: Arc::new(log),
@@ -347,11 +347,17 @@ fn parse_boolean(value: &str) -> Result<bool, String> {
     }
 }
 
-fn list(value: &str) -> impl Iterator<Item = &str> {
+pub(super) fn list(value: &str) -> impl Iterator<Item = &str> {
     value
         .split(',')
         .map(str::trim)
         .filter(|word| !word.is_empty())
+}
+
+fn is_replica(word: &str) -> bool {
+    word.split_once(':').is_some_and(|(partition, broker)| {
+        partition.parse::<u32>().is_ok() && broker.parse::<u32>().is_ok()
+    })
 }
 
 fn invalid(key: &str, value: &str, reason: &str) -> CatalogError {

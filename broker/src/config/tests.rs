@@ -1,6 +1,7 @@
 use inference::spec::ModelTopicSpec;
 
 use super::*;
+use crate::catalog::topic_config::ConfigSource;
 
 fn refusal(text: &str) -> String {
     match Config::parse(text, Path::new("milena.toml")) {
@@ -233,6 +234,7 @@ fn addresses() {
 fn only_what_the_file_changes_counts_as_set() {
     let config = Config::parse("[log]\nsegment_bytes = 2097152\n", Path::new("milena.toml"));
     let defaults = config.expect("legal").topic_defaults().expect("legal");
-    assert_eq!(defaults.get("segment.bytes"), Some("2097152"));
-    assert_eq!(defaults.get("segment.ms"), None);
+    let place = defaults.places("segment.bytes").next();
+    assert_eq!(place, Some(("2097152", ConfigSource::BrokerFile)));
+    assert_eq!(defaults.places("segment.ms").next(), None);
 }

@@ -77,6 +77,8 @@ pub struct Setup {
 /// The running model topics.
 #[derive(Debug, Default)]
 pub struct Registry {
+    /// The inputs of every model topic of the config, whether it runs or not.
+    inputs: BTreeMap<String, Vec<String>>,
     running: tokio::sync::Mutex<Vec<Running>>,
     positions: BTreeMap<String, (Topics, CommittedPositions)>,
 }
@@ -101,7 +103,14 @@ impl Registry {
         let mut recovered = recover(&setup).await?;
 
         let turns = Arc::new(turns::Turns::default());
-        let mut registry = Self::default();
+        let inputs = |spec: &ModelTopicSpec| spec.inputs().map(str::to_owned).collect();
+        let mut registry = Self {
+            inputs: specs
+                .iter()
+                .map(|spec| (spec.name().to_owned(), inputs(spec)))
+                .collect(),
+            ..Self::default()
+        };
         let running = registry.running.get_mut();
         for spec in specs {
             let name = spec.name().to_owned();
@@ -127,6 +136,18 @@ impl Registry {
             running.push(topic);
         }
         Ok(registry)
+    }
+
+    /// Whether a model topic is in the config.
+    pub fn is_configured(&self, model_topic: &str) -> bool {
+        self.inputs.contains_key(model_topic)
+    }
+
+    /// A model topic of the config that reads this topic.
+    pub fn reader_of(&self, topic: &str) -> Option<&str> {
+        let mut all = self.inputs.iter();
+        all.find(|(_, inputs)| inputs.iter().any(|input| input == topic))
+            .map(|(model_topic, _)| model_topic.as_str())
     }
 
     /// Stops all: each ends its commit in flight first. Those that read others stop last.

@@ -4,14 +4,17 @@
 use std::collections::BTreeSet;
 
 use broker::api::{
-    api_versions, create_topics, delete_topics, describe_cluster, describe_configs,
-    find_coordinator, get_telemetry_subscriptions, heartbeat, join_group, leave_group, metadata,
+    alter_configs, api_versions, create_partitions, create_topics, delete_topics, describe_cluster,
+    describe_configs, describe_topic_partitions, find_coordinator, get_telemetry_subscriptions,
+    heartbeat, incremental_alter_configs, join_group, leave_group, list_config_resources, metadata,
     offset_commit, offset_fetch, sync_group,
 };
 use broker::router;
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_topic_partitions_request::TopicRequest;
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::leave_group_request::MemberIdentity;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
@@ -23,10 +26,12 @@ use kafka_protocol::messages::offset_fetch_request::{
 };
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    ApiKey, ApiVersionsRequest, CreateTopicsRequest, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, FindCoordinatorRequest, GetTelemetrySubscriptionsRequest, GroupId,
-    HeartbeatRequest, JoinGroupRequest, LeaveGroupRequest, MetadataRequest, OffsetCommitRequest,
-    OffsetFetchRequest, SyncGroupRequest,
+    AlterConfigsRequest, ApiKey, ApiVersionsRequest, CreatePartitionsRequest, CreateTopicsRequest,
+    DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeTopicPartitionsRequest, FindCoordinatorRequest, GetTelemetrySubscriptionsRequest,
+    GroupId, HeartbeatRequest, IncrementalAlterConfigsRequest, JoinGroupRequest, LeaveGroupRequest,
+    ListConfigResourcesRequest, MetadataRequest, OffsetCommitRequest, OffsetFetchRequest,
+    SyncGroupRequest, alter_configs_request, incremental_alter_configs_request,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -57,6 +62,8 @@ async fn every_other_api_at_every_version() {
         let name = format!("topic-{round}");
         cluster(&mut client, round).await;
         topic(&mut client, round, &name).await;
+        configs(&mut client, round, &name).await;
+        partitions(&mut client, round, &name).await;
         group(&mut client, round, &name).await;
         delete(&mut client, round, &name).await;
     }
@@ -85,6 +92,11 @@ fn no_api_is_left_out() {
         ApiKey::OffsetCommit,
         ApiKey::OffsetFetch,
         ApiKey::LeaveGroup,
+        ApiKey::CreatePartitions,
+        ApiKey::AlterConfigs,
+        ApiKey::IncrementalAlterConfigs,
+        ApiKey::ListConfigResources,
+        ApiKey::DescribeTopicPartitions,
     ]
     .map(|key| key as i16)
     .into();
@@ -156,6 +168,63 @@ async fn topic(client: &mut Client, round: i16, name: &str) {
     let described = client.call(v, &request).await.results.remove(0);
     assert_eq!(described.error_code, 0, "DescribeConfigs v{v}");
     assert!(!described.configs.is_empty(), "DescribeConfigs v{v}");
+}
+
+async fn configs(client: &mut Client, round: i16, name: &str) {
+    let v = version(round, &alter_configs::VERSIONS);
+    let config = alter_configs_request::AlterableConfig::default()
+        .with_name(text("retention.ms"))
+        .with_value(Some(text("1000")));
+    let resource = alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text(name))
+        .with_configs(vec![config]);
+    let request = AlterConfigsRequest::default().with_resources(vec![resource]);
+    let altered = client.call(v, &request).await.responses.remove(0);
+    assert_eq!(altered.error_code, 0, "AlterConfigs v{v}");
+
+    let v = version(round, &incremental_alter_configs::VERSIONS);
+    let config = incremental_alter_configs_request::AlterableConfig::default()
+        .with_name(text("cleanup.policy"))
+        .with_config_operation(2)
+        .with_value(Some(text("compact")));
+    let resource = incremental_alter_configs_request::AlterConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text(name))
+        .with_configs(vec![config]);
+    let request = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+    let altered = client.call(v, &request).await.responses.remove(0);
+    assert_eq!(altered.error_code, 0, "IncrementalAlterConfigs v{v}");
+
+    let v = version(round, &list_config_resources::VERSIONS);
+    let request = ListConfigResourcesRequest::default();
+    let listed = client.call(v, &request).await;
+    assert_eq!(listed.error_code, 0, "ListConfigResources v{v}");
+    // Version 0 is about client metrics alone.
+    assert_eq!(listed.config_resources.is_empty(), v == 0);
+}
+
+async fn partitions(client: &mut Client, round: i16, name: &str) {
+    let v = version(round, &create_partitions::VERSIONS);
+    let topic = CreatePartitionsTopic::default()
+        .with_name(topic_name(name))
+        .with_count(3)
+        .with_assignments(None);
+    let request = CreatePartitionsRequest::default()
+        .with_topics(vec![topic])
+        .with_timeout_ms(30_000);
+    let grown = client.call(v, &request).await.results.remove(0);
+    assert_eq!(grown.error_code, 0, "CreatePartitions v{v}");
+
+    let v = version(round, &describe_topic_partitions::VERSIONS);
+    let topic = TopicRequest::default().with_name(topic_name(name));
+    let request = DescribeTopicPartitionsRequest::default().with_topics(vec![topic]);
+    let described = client.call(v, &request).await.topics.remove(0);
+    assert_eq!(
+        described.partitions.len(),
+        3,
+        "DescribeTopicPartitions v{v}"
+    );
 }
 
 async fn delete(client: &mut Client, round: i16, name: &str) {

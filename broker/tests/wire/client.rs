@@ -64,6 +64,13 @@ impl Served {
         Client::connect(self.address)
     }
 
+    /// Creates what clients may not create.
+    pub fn create_topic(&self, new: broker::catalog::NewTopic) {
+        let server = self.server.as_ref().expect("it runs");
+        let created = server.broker().catalog.create_topic(new);
+        self.runtime.block_on(created).expect("a topic");
+    }
+
     /// Stops cleanly and gives the folder back.
     pub fn stop(mut self) -> TempDir {
         if let Some(server) = self.server.take() {

@@ -1,7 +1,9 @@
 //! A real server and clients that speak raw frames to it: what is served, and what closes a connection.
 
 mod client;
+mod configs;
 mod lifecycle;
 mod malformed;
+mod partitions;
 mod records;
 mod versions;

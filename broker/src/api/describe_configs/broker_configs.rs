@@ -1,6 +1,6 @@
 //! This broker's settings under Kafka's names.
 
-use super::{Config, Type, set_by_broker, topic_defaults};
+use super::{Config, Place, Type, topic_defaults};
 use crate::Broker;
 use crate::broker::Settings;
 use crate::catalog::topic_config::ConfigSource;
@@ -10,7 +10,7 @@ pub(super) fn broker_configs(broker: &Broker) -> Vec<Config> {
     let mut configs = settings(broker);
     configs.extend(identity(broker));
     configs.extend(fixed());
-    configs.extend(topic_defaults(broker.catalog.defaults()));
+    configs.extend(topic_defaults(&broker.catalog.defaults()));
     configs.sort_by_key(|config| config.name);
     configs
 }
@@ -137,12 +137,9 @@ fn settings(broker: &Broker) -> Vec<Config> {
 fn identity(broker: &Broker) -> Vec<Config> {
     let (host, port) = &broker.advertised;
     let folder = broker.catalog.data_folder().display().to_string();
-    let given = |name, kind, value: String, documentation: &str| Config {
-        name,
-        kind,
-        read_only: true,
-        documentation: documentation.to_owned(),
-        set: vec![(name, value, ConfigSource::BrokerFile)],
+    let given = |name, kind, value: String, documentation: &str| {
+        let set = vec![(name, value, ConfigSource::BrokerFile)];
+        Config::new(name, kind, true, documentation.to_owned(), set)
     };
     vec![
         given(
@@ -153,6 +150,12 @@ fn identity(broker: &Broker) -> Vec<Config> {
         ),
         given("log.dirs", Type::List, folder, "The data folder."),
         given(
+            "broker.id",
+            Type::Int,
+            broker.node_id.to_string(),
+            "This broker's id.",
+        ),
+        given(
             "node.id",
             Type::Int,
             broker.node_id.to_string(),
@@ -161,27 +164,113 @@ fn identity(broker: &Broker) -> Vec<Config> {
     ]
 }
 
-/// What follows from there being one broker, which has no replicas.
-fn fixed() -> Vec<Config> {
-    const REPLICATION: &str = "There is one broker, and every partition has one replica.";
-    [
-        ("default.replication.factor", Type::Int, "1", REPLICATION),
-        (
-            "delete.topic.enable",
-            Type::Boolean,
-            "true",
-            "Topics can be deleted.",
-        ),
-        (
-            "offsets.topic.replication.factor",
-            Type::Int,
-            "1",
-            REPLICATION,
-        ),
-    ]
-    .into_iter()
-    .map(|(name, kind, value, documentation)| setting(name, kind, value, value, documentation))
-    .collect()
+/// Name, type, value (none: null) and documentation.
+type Fixed = (&'static str, Type, Option<&'static str>, &'static str);
+
+const REPLICATION: &str = "There is one broker, and every partition has one replica.";
+
+/// What is as it is: because there is one broker, which has no replicas, or because it follows
+/// from another config.
+const FIXED: &[Fixed] = &[
+    (
+        "authorizer.class.name",
+        Type::String,
+        Some(""),
+        "There is no authorizer: every client may do everything.",
+    ),
+    (
+        "broker.rack",
+        Type::String,
+        None,
+        "There is one broker, in no rack.",
+    ),
+    (
+        "default.replication.factor",
+        Type::Int,
+        Some("1"),
+        REPLICATION,
+    ),
+    (
+        "delete.topic.enable",
+        Type::Boolean,
+        Some("true"),
+        "Topics can be deleted.",
+    ),
+    (
+        "listener.security.protocol.map",
+        Type::String,
+        Some("PLAINTEXT:PLAINTEXT"),
+        "The one listener is not encrypted.",
+    ),
+    (
+        "log.retention.hours",
+        Type::Int,
+        Some("168"),
+        "The default of the topic config retention.ms where log.retention.ms is not set, hours.",
+    ),
+    (
+        "log.retention.minutes",
+        Type::Int,
+        None,
+        "Not used: log.retention.ms says the same, more exactly.",
+    ),
+    (
+        "log.roll.hours",
+        Type::Int,
+        Some("168"),
+        "The default of the topic config segment.ms where log.roll.ms is not set, hours.",
+    ),
+    (
+        "log.roll.jitter.hours",
+        Type::Int,
+        Some("0"),
+        "The default of the topic config segment.jitter.ms where log.roll.jitter.ms is not set, \
+         hours.",
+    ),
+    (
+        "max.request.partition.size.limit",
+        Type::Int,
+        Some("2000"),
+        "The most partitions in one page of DescribeTopicPartitions.",
+    ),
+    (
+        "offsets.topic.replication.factor",
+        Type::Short,
+        Some("1"),
+        REPLICATION,
+    ),
+    (
+        "metadata.log.dir",
+        Type::String,
+        None,
+        "The catalog is in the data folder.",
+    ),
+    (
+        "process.roles",
+        Type::List,
+        Some("broker,controller"),
+        "The one broker is its own controller.",
+    ),
+    (
+        "remote.log.storage.system.enable",
+        Type::Boolean,
+        Some("false"),
+        "There is no remote storage.",
+    ),
+    (
+        "security.inter.broker.protocol",
+        Type::String,
+        Some("PLAINTEXT"),
+        "There is no other broker to speak to.",
+    ),
+];
+
+fn fixed() -> impl Iterator<Item = Config> {
+    FIXED.iter().map(|(name, kind, value, documentation)| {
+        let set = value.map(|value| (*name, value.to_owned(), ConfigSource::Default));
+        let set: Vec<Place> = set.into_iter().collect();
+        Config::new(name, *kind, true, (*documentation).to_owned(), set)
+    })
 }
 
 /// A value that differs from the default was set in the broker's file.
@@ -192,12 +281,8 @@ fn setting(
     default: &str,
     documentation: &str,
 ) -> Config {
-    let in_file = Some(value).filter(|value| *value != default);
-    Config {
-        name,
-        kind,
-        read_only: true,
-        documentation: documentation.to_owned(),
-        set: set_by_broker(name, in_file, default).collect(),
-    }
+    let in_file = (value != default).then(|| (name, value.to_owned(), ConfigSource::BrokerFile));
+    let own = (name, default.to_owned(), ConfigSource::Default);
+    let set = in_file.into_iter().chain([own]).collect();
+    Config::new(name, kind, true, documentation.to_owned(), set)
 }

@@ -92,6 +92,16 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "After how many milliseconds the log is synced. When a record is durable is set by \
          milena.acks.all.durability and milena.acks.one.durability instead.",
     )
+    .follows()
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "follower.replication.throttled.replicas",
+        "",
+        ConfigKind::ReplicaList,
+        "",
+        "Which replicas' replication is throttled on the side of the follower. There are no followers.",
+    )
+    .of_topics_alone()
     .not_acted_on(),
     TopicConfigDef::new(
         "index.interval.bytes",
@@ -100,6 +110,33 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "4096",
         "Bytes of log between two entries of the offset index.",
     ),
+    TopicConfigDef::new(
+        "leader.replication.throttled.replicas",
+        "",
+        ConfigKind::ReplicaList,
+        "",
+        "Which replicas' replication is throttled on the side of the leader. There are no followers.",
+    )
+    .of_topics_alone()
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "local.retention.bytes",
+        "log.local.retention.bytes",
+        long(-2),
+        "-2",
+        "How many bytes a partition keeps on the local disk where older segments are in remote storage; -2 is \
+         as retention.bytes. There is no remote storage.",
+    )
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "local.retention.ms",
+        "log.local.retention.ms",
+        long(-2),
+        "-2",
+        "For how many milliseconds a partition keeps on the local disk where older segments are in remote storage; -2 is \
+         as retention.ms. There is no remote storage.",
+    )
+    .not_acted_on(),
     TopicConfigDef::new(
         "max.compaction.lag.ms",
         "log.cleaner.max.compaction.lag.ms",
@@ -189,6 +226,33 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
     )
     .not_acted_on(),
     TopicConfigDef::new(
+        "remote.log.copy.disable",
+        "",
+        ConfigKind::Boolean,
+        "false",
+        "Whether copying to remote storage has stopped. There is no remote storage.",
+    )
+    .of_topics_alone()
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "remote.log.delete.on.disable",
+        "",
+        ConfigKind::Boolean,
+        "false",
+        "Whether remote segments go when remote storage is switched off. There is no remote storage.",
+    )
+    .of_topics_alone()
+    .not_acted_on(),
+    TopicConfigDef::new(
+        "remote.storage.enable",
+        "",
+        ConfigKind::NotServed,
+        "false",
+        "Whether old segments go to remote storage. There is no remote storage.",
+    )
+    .of_topics_alone()
+    .not_acted_on(),
+    TopicConfigDef::new(
         "retention.bytes",
         "log.retention.bytes",
         long(i64::MIN),
@@ -204,6 +268,7 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "604800000",
         "How old a segment may grow before it is removed, milliseconds; -1 is without a limit.",
     )
+    .follows()
     .not_acted_on(),
     TopicConfigDef::new(
         "segment.bytes",
@@ -226,6 +291,7 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "0",
         "The most that is subtracted at random from segment.ms, milliseconds.",
     )
+    .follows()
     .not_acted_on(),
     TopicConfigDef::new(
         "segment.ms",
@@ -233,7 +299,8 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         long(1),
         "604800000",
         "The age at which a segment rolls, milliseconds.",
-    ),
+    )
+    .follows(),
     TopicConfigDef::new(
         "unclean.leader.election.enable",
         "unclean.leader.election.enable",
