@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::fetch_session::FetchSessions;
 use crate::group::GroupCoordinator;
 use crate::model_topics::Registry;
 use crate::producer_ids::ProducerIds;
@@ -28,6 +29,8 @@ pub struct Broker {
     pub catalog: Arc<Catalog>,
     /// Consumer groups.
     pub groups: Arc<GroupCoordinator>,
+    /// What clients fetch, remembered between their requests.
+    pub fetch_sessions: FetchSessions,
     /// Idempotent producers' ids.
     pub producer_ids: Arc<ProducerIds>,
     /// The model topics that run here.
@@ -47,6 +50,10 @@ pub struct Settings {
     pub num_partitions: i32,
     /// The largest response to one fetch, bytes.
     pub fetch_max_bytes: i32,
+    /// Fetch sessions at the same time.
+    pub max_incremental_fetch_session_cache_slots: usize,
+    /// A fetch session that was not used for so long may go for another.
+    pub min_incremental_fetch_session_eviction_ms: u64,
     /// Partitions of `__consumer_offsets`.
     pub offsets_topic_num_partitions: i32,
     /// First rebalance of an empty group waits this long for more members.

@@ -6,6 +6,7 @@
 //! - [`api`]: one file per Kafka API, named as Kafka names it;
 //! - [`catalog`]: topics, partitions, configs, ids;
 //! - [`group`]: consumer groups and their offsets;
+//! - [`fetch_session`]: what clients fetch, remembered between their requests;
 //! - [`model_topics`]: the model topics that run, on the local log;
 //! - [`http`], [`logging`]: metrics, health, and the process's own log lines;
 //! - [`config`], [`cli`]: what the user writes and runs.
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod fetch_session;
 pub mod frame;
 pub mod group;
 pub mod http;

@@ -3,258 +3,259 @@
 //! - A fetch offset inside a batch gets the whole batch; readers skip what is before it.
 //! - The answer waits until `min_bytes` are there over all partitions, or `max_wait_ms` are over. An
 //!   error in any partition answers at once. `fetch_poll` has the limits.
-//! - Partitions are filled in the request's order; clients rotate it themselves.
-//! - Sessions (KIP-227) are declined: a full fetch is answered with session id 0, and one that
-//!   goes on with a session gets FETCH_SESSION_ID_NOT_FOUND, after which clients send a full one.
+//! - Sessions (KIP-227, from version 7): session epoch 0 asks for one, -1 for none, and any other
+//!   goes on with one; the first two close the session that they name. `fetch_session` has the
+//!   rules. A full fetch is answered with every partition, one in a session with what changed.
+//! - Partitions are served in the request's order, and in a session those that returned records go
+//!   to the end. A partition that is named twice counts once, with the last word.
 //! - Under read_committed, readers stop at `last_stable_offset`. No transaction is ever aborted
 //!   here, so the list of aborted ones is empty.
 //! - zstd is withheld from versions before 10, which do not know it.
 
+use std::collections::HashMap;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    FetchableTopicResponse, NodeEndpoint, PartitionData,
 };
-use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse};
+use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use storage::PartitionLog;
-use storage::batch::{Compression, batches};
-use storage::partition_log::{Fetched, Offsets, ReadLimit};
+use storage::partition_log::ReadLimit;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::Broker;
-use crate::api::fetch_poll::{Failure, Poll, Slot};
-use crate::api::partition_request::{
-    NO_LEADER_EPOCH, check_leader_epoch, partition, read_limit, storage_failure,
+use crate::api::fetch_partition::{Lookup, answer_of};
+use crate::api::fetch_poll::{Poll, Terms};
+use crate::api::partition_request::read_limit;
+use crate::catalog::names::MAX_NAME_LENGTH;
+use crate::fetch_session::partitions::{Asked, Partition, TopicKey};
+use crate::fetch_session::{
+    Changes, FINAL_EPOCH, INITIAL_EPOCH, NO_SESSION, Session, SharedSession, TakenOver, lock,
 };
-use crate::catalog::Topic;
 use crate::router::{Reply, RequestContext};
 
 /// Versions served.
 pub const VERSIONS: RangeInclusive<i16> = 4..=18;
 
-/// From this version on, clients know zstd.
-const ZSTD_SINCE: i16 = 10;
 /// From this version on, topics are named by id.
 const TOPIC_IDS_SINCE: i16 = 13;
-/// From this version on, a fenced client is told the leader (KIP-951).
-const LEADER_SINCE: i16 = 16;
-/// Session epochs of a full fetch: one that opens a session, and one that wants none.
-const FULL_FETCH_EPOCHS: [i32; 2] = [0, -1];
 
 /// Answers at once where there is enough to read, otherwise when there is.
 pub async fn handle(ctx: &RequestContext, request: FetchRequest) -> Reply<FetchResponse> {
-    if !FULL_FETCH_EPOCHS.contains(&request.session_epoch) {
-        let code = ResponseError::FetchSessionIdNotFound.code();
-        return Reply::Now(FetchResponse::default().with_error_code(code));
-    }
-    let mut fetch = Fetch::plan(ctx, request);
-    fetch.poll.read_all();
+    let mut fetch = match Fetch::begin(ctx, request) {
+        Ok(fetch) => fetch,
+        Err(code) => {
+            return Reply::Now(FetchResponse::default().with_error_code(code.code()));
+        }
+    };
+    fetch.poll.look_at_due();
     if fetch.poll.is_complete() {
         return Reply::Now(fetch.into_response());
     }
     let shutdown = ctx.broker.shutdown.clone();
     Reply::Later(Box::pin(async move {
-        fetch.poll.run(shutdown).await;
+        if let Some(taken_over) = fetch.taken_over.take() {
+            fetch.poll.run(taken_over, shutdown).await;
+        }
         fetch.into_response()
     }))
 }
 
-/// A fetch under way: its response so far, and the partitions that are still to be filled in.
+/// A fetch under way.
 struct Fetch {
     broker: Arc<Broker>,
     api_version: i16,
     limit: ReadLimit,
-    response: FetchResponse,
+    kind: Kind,
+    taken_over: Option<TakenOver>,
     poll: Poll,
-    /// Where in the response each partition of `poll` belongs.
-    places: Vec<Place>,
 }
 
-struct Place {
-    topic: Arc<Topic>,
-    topic_place: usize,
-    partition_place: usize,
+/// What a fetch is to its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It has none, and wants one or not.
+    Full { opens: bool },
+    /// It goes on with one, which has this epoch as long as nobody else does so too.
+    Incremental { epoch: i32 },
 }
 
 impl Fetch {
-    fn plan(ctx: &RequestContext, request: FetchRequest) -> Self {
+    fn begin(ctx: &RequestContext, request: FetchRequest) -> Result<Self, ResponseError> {
         let limit = read_limit(request.isolation_level);
+        let stops = *ctx.broker.shutdown.borrow();
         let max_bytes = request.max_bytes.min(ctx.broker.settings.fetch_max_bytes);
-        let max_wait = Duration::from_millis(request.max_wait_ms.max(0) as u64);
-        let stopping = *ctx.broker.shutdown.borrow();
-        let poll_limit = *limit.as_ref().unwrap_or(&ReadLimit::HighWatermark);
-        let mut fetch = Self {
+        let max_wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0));
+        let (min_bytes, max_bytes) = (size(request.min_bytes), size(max_bytes));
+        let (session, kind) = session(ctx, request)?;
+        let (taken_over, is_empty) = {
+            let mut session = lock(&session);
+            let taken_over = session.begin(ctx.api_version, limit.ok());
+            (taken_over, session.partitions.is_empty())
+        };
+        let terms = Terms {
+            limit,
+            min_bytes,
+            max_bytes,
+            deadline: Instant::now() + max_wait,
+            in_session: matches!(kind, Kind::Incremental { .. }),
+        };
+        let lookup = Lookup::new(Arc::clone(&ctx.broker), ctx.api_version);
+        let mut poll = Poll::new(session, lookup, terms);
+        if stops || is_empty {
+            poll.answer_at_once();
+        }
+        Ok(Self {
             broker: Arc::clone(&ctx.broker),
             api_version: ctx.api_version,
-            limit: poll_limit,
-            response: FetchResponse::default(),
-            poll: Poll::new(
-                poll_limit,
-                size(request.min_bytes),
-                size(max_bytes),
-                max_wait,
-            ),
-            places: Vec::new(),
-        };
-        if stopping || request.topics.is_empty() {
-            fetch.poll.answer_at_once();
-        }
-        for asked in request.topics {
-            let topic = limit.and_then(|_| fetch.topic(&asked));
-            let mut answers = Vec::with_capacity(asked.partitions.len());
-            for asked in &asked.partitions {
-                let found = match &topic {
-                    Ok(topic) => fetch.log(topic, asked),
-                    Err(code) => Err(Box::new(failed(*code))),
-                };
-                let answer = match found {
-                    Ok((topic, log)) => {
-                        fetch.places.push(Place {
-                            topic,
-                            topic_place: fetch.response.responses.len(),
-                            partition_place: answers.len(),
-                        });
-                        fetch.poll.push(Slot::new(
-                            log,
-                            asked.fetch_offset,
-                            size(asked.partition_max_bytes),
-                        ));
-                        PartitionData::default()
-                    }
-                    Err(answer) => {
-                        fetch.poll.answer_at_once();
-                        *answer
-                    }
-                };
-                answers.push(answer.with_partition_index(asked.partition));
-            }
-            fetch.response.responses.push(
-                FetchableTopicResponse::default()
-                    .with_topic(asked.topic)
-                    .with_topic_id(asked.topic_id)
-                    .with_partitions(answers),
-            );
-        }
-        fetch
-    }
-
-    fn topic(&self, asked: &FetchTopic) -> Result<Arc<Topic>, ResponseError> {
-        let catalog = &self.broker.catalog;
-        if self.api_version >= TOPIC_IDS_SINCE {
-            let topic = catalog.topic_by_id(asked.topic_id);
-            topic.ok_or(ResponseError::UnknownTopicId)
-        } else {
-            let topic = catalog.topic(&asked.topic);
-            topic.ok_or(ResponseError::UnknownTopicOrPartition)
-        }
-    }
-
-    /// The log to read, or the answer where there is nothing to read.
-    fn log(
-        &mut self,
-        topic: &Arc<Topic>,
-        asked: &FetchPartition,
-    ) -> Result<(Arc<Topic>, Arc<PartitionLog>), Box<PartitionData>> {
-        let log = partition(topic, asked.partition).map_err(|code| Box::new(failed(code)))?;
-        if let Err(code) = check_leader_epoch(log, asked.current_leader_epoch) {
-            let mut answer = failed(code);
-            if code == ResponseError::FencedLeaderEpoch && self.api_version >= LEADER_SINCE {
-                answer.current_leader = LeaderIdAndEpoch::default()
-                    .with_leader_id(BrokerId(self.broker.node_id))
-                    .with_leader_epoch(log.leader_epoch());
-                self.response.node_endpoints = vec![endpoint(&self.broker)];
-            }
-            return Err(Box::new(answer));
-        }
-        if asked.last_fetched_epoch != NO_LEADER_EPOCH {
-            check_divergence(log, asked)?;
-        }
-        Ok((Arc::clone(topic), Arc::clone(log)))
+            limit: limit.unwrap_or(ReadLimit::HighWatermark),
+            kind,
+            taken_over: Some(taken_over),
+            poll,
+        })
     }
 
     fn into_response(self) -> FetchResponse {
-        let mut response = self.response;
-        for (place, result) in self.places.into_iter().zip(self.poll.into_results()) {
-            let topic = &mut response.responses[place.topic_place];
-            let answer = &mut topic.partitions[place.partition_place];
-            let index = answer.partition_index;
-            let filled = match result {
-                Ok(found) => answer_of(found, self.api_version, self.limit),
-                Err(Failure::Lost) => failed(ResponseError::UnknownServerError),
-                Err(Failure::Storage(error)) => {
-                    failed(storage_failure("fetch", &place.topic.name, index, &error))
-                }
+        let (shared, outcomes) = self.poll.into_outcomes();
+        let mut response = Response::default();
+        let mut session = lock(&shared);
+        if let Kind::Incremental { epoch } = self.kind
+            && session.epoch != epoch
+        {
+            // Another request has gone on with the session: what was found is the other's to find.
+            let code = ResponseError::InvalidFetchSessionEpoch.code();
+            return FetchResponse::default().with_error_code(code);
+        }
+        for (place, outcome, is_urgent) in outcomes {
+            let Some(partition) = session.partitions.get(place.slot).cloned() else {
+                continue;
             };
-            *answer = filled.with_partition_index(index);
+            let (data, answer) = answer_of(outcome, &partition, self.api_version, self.limit);
+            if session.partitions.answer(place.slot, &answer)
+                || matches!(self.kind, Kind::Full { .. })
+            {
+                response.push(partition, data);
+            }
+            // At its end, and watched: there is nothing to tell until it moves.
+            if answer.records_len == 0 && !is_urgent && session.watches.is_armed(place.slot) {
+                session.partitions.rest(place.slot);
+            }
         }
-        response
+        let session_id = match self.kind {
+            Kind::Incremental { .. } => session.id,
+            Kind::Full { opens: false } => NO_SESSION,
+            Kind::Full { opens: true } => {
+                drop(session);
+                self.broker.fetch_sessions.open(&shared)
+            }
+        };
+        response.finish(&self.broker).with_session_id(session_id)
     }
 }
 
-/// A reader whose last record is not in this log (KIP-595) is told where the two part.
-fn check_divergence(log: &PartitionLog, asked: &FetchPartition) -> Result<(), Box<PartitionData>> {
-    let Some((epoch, end_offset)) = log.end_offset_for_epoch(asked.last_fetched_epoch) else {
-        return Err(Box::new(failed(ResponseError::OffsetOutOfRange)));
-    };
-    if epoch == asked.last_fetched_epoch && asked.fetch_offset <= end_offset {
-        return Ok(());
-    }
-    let diverging = EpochEndOffset::default()
-        .with_epoch(epoch)
-        .with_end_offset(end_offset);
-    let answer = with_offsets(&log.offsets()).with_diverging_epoch(diverging);
-    Err(Box::new(answer))
-}
-
-/// A partition's records, in what the client's version understands.
-fn answer_of(found: Fetched, api_version: i16, limit: ReadLimit) -> PartitionData {
-    let mut records = found.records;
-    if api_version < ZSTD_SINCE {
-        let readable = before_first_zstd(&records);
-        if readable == 0 && !records.is_empty() {
-            return failed(ResponseError::UnsupportedCompressionType);
+/// The session that a request goes on with, or a new one for what it asks.
+fn session(
+    ctx: &RequestContext,
+    request: FetchRequest,
+) -> Result<(SharedSession, Kind), ResponseError> {
+    let sessions = &ctx.broker.fetch_sessions;
+    let by_id = ctx.api_version >= TOPIC_IDS_SINCE;
+    let (id, epoch) = (request.session_id, request.session_epoch);
+    let (changes, is_keepable) = changes(request, by_id);
+    if epoch == INITIAL_EPOCH || epoch == FINAL_EPOCH {
+        sessions.close(id);
+        let mut session = Session::new(by_id);
+        for (topic, index, asked) in changes.asked {
+            session.partitions.ask(&topic, index, asked);
         }
-        records.truncate(readable);
+        let opens = epoch == INITIAL_EPOCH && is_keepable;
+        return Ok((Arc::new(Mutex::new(session)), Kind::Full { opens }));
     }
-    let aborted_transactions = match limit {
-        ReadLimit::LastStableOffset => Some(Vec::new()),
-        ReadLimit::HighWatermark | ReadLimit::LogEnd => None,
+    if !is_keepable {
+        sessions.close(id);
+        return Err(ResponseError::FetchSessionIdNotFound);
+    }
+    let session = sessions.go_on(id, epoch, by_id, changes)?;
+    let epoch = lock(&session).epoch;
+    Ok((session, Kind::Incremental { epoch }))
+}
+
+/// What a request asks and no longer asks, and whether a session can remember it: names that are
+/// too long for a topic would take more room than a session has for them.
+fn changes(request: FetchRequest, by_id: bool) -> (Changes, bool) {
+    let mut is_keepable = true;
+    let mut key = |name: &TopicName, id: Uuid| {
+        if by_id {
+            return TopicKey::Id(id);
+        }
+        is_keepable &= name.len() <= MAX_NAME_LENGTH;
+        TopicKey::Name(Arc::from(name.as_str()))
     };
-    with_offsets(&found.offsets)
-        .with_aborted_transactions(aborted_transactions)
-        .with_records(Some(records))
+    let mut changes = Changes::default();
+    for topic in &request.topics {
+        let key = key(&topic.topic, topic.topic_id);
+        changes.asked.extend(topic.partitions.iter().map(|asked| {
+            let what = Asked {
+                fetch_offset: asked.fetch_offset,
+                current_leader_epoch: asked.current_leader_epoch,
+                last_fetched_epoch: asked.last_fetched_epoch,
+                partition_max_bytes: asked.partition_max_bytes,
+            };
+            (key.clone(), asked.partition, what)
+        }));
+    }
+    for topic in &request.forgotten_topics_data {
+        let key = key(&topic.topic, topic.topic_id);
+        let partitions = topic.partitions.iter();
+        changes
+            .forgotten
+            .extend(partitions.map(|index| (key.clone(), *index)));
+    }
+    (changes, is_keepable)
 }
 
-/// Bytes of the whole batches before the first one in zstd.
-fn before_first_zstd(records: &[u8]) -> usize {
-    batches(records)
-        .map_while(Result::ok)
-        .take_while(|batch| batch.compression().is_ok_and(|c| c != Compression::Zstd))
-        .map(|batch| batch.size_in_bytes())
-        .sum()
+/// A response that takes shape partition by partition, each topic once.
+#[derive(Default)]
+struct Response {
+    topics: Vec<FetchableTopicResponse>,
+    places: HashMap<TopicKey, usize>,
+    tells_leader: bool,
 }
 
-fn with_offsets(offsets: &Offsets) -> PartitionData {
-    PartitionData::default()
-        .with_high_watermark(offsets.high_watermark)
-        .with_last_stable_offset(offsets.last_stable_offset)
-        .with_log_start_offset(offsets.log_start_offset)
-        .with_records(Some(Bytes::new()))
-}
+impl Response {
+    fn push(&mut self, partition: Partition, data: PartitionData) {
+        self.tells_leader |= data.current_leader.leader_id.0 >= 0;
+        let topics = &mut self.topics;
+        let place = *self
+            .places
+            .entry(partition.topic)
+            .or_insert_with_key(|key| {
+                let topic = FetchableTopicResponse::default();
+                topics.push(match key {
+                    TopicKey::Name(name) => {
+                        topic.with_topic(TopicName(StrBytes::from_string(name.to_string())))
+                    }
+                    TopicKey::Id(id) => topic.with_topic_id(*id),
+                });
+                topics.len() - 1
+            });
+        if let Some(topic) = self.topics.get_mut(place) {
+            topic.partitions.push(data);
+        }
+    }
 
-fn failed(code: ResponseError) -> PartitionData {
-    PartitionData::default()
-        .with_error_code(code.code())
-        .with_high_watermark(-1)
-        .with_last_stable_offset(-1)
-        .with_log_start_offset(-1)
-        // Some clients do not expect null where an error is.
-        .with_records(Some(Bytes::new()))
+    fn finish(self, broker: &Broker) -> FetchResponse {
+        let response = FetchResponse::default().with_responses(self.topics);
+        if self.tells_leader {
+            response.with_node_endpoints(vec![endpoint(broker)])
+        } else {
+            response
+        }
+    }
 }
 
 fn endpoint(broker: &Broker) -> NodeEndpoint {

@@ -11,6 +11,7 @@ pub mod describe_configs;
 pub mod describe_topic_partitions;
 pub mod error_code;
 pub mod fetch;
+mod fetch_partition;
 mod fetch_poll;
 pub mod find_coordinator;
 pub mod get_telemetry_subscriptions;

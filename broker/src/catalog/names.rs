@@ -4,7 +4,7 @@ use super::CatalogError;
 
 /// The longest topic name. A partition's folder is the name, a dash and the partition, and must
 /// fit in a file name of 255 bytes.
-const MAX_NAME_LENGTH: usize = 249;
+pub(crate) const MAX_NAME_LENGTH: usize = 249;
 
 const CONSUMER_OFFSETS: &str = "__consumer_offsets";
 const TRANSACTION_STATE: &str = "__transaction_state";

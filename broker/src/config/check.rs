@@ -94,6 +94,18 @@ impl Config {
             ),
             ("fetch_max_bytes", broker.fetch_max_bytes.into(), 1024, most),
             (
+                "max_incremental_fetch_session_cache_slots",
+                clamp(broker.max_incremental_fetch_session_cache_slots as u64),
+                0,
+                most,
+            ),
+            (
+                "min_incremental_fetch_session_eviction_ms",
+                clamp(broker.min_incremental_fetch_session_eviction_ms),
+                0,
+                i64::MAX,
+            ),
+            (
                 "connections_max_idle_ms",
                 clamp(broker.connections_max_idle_ms),
                 1000,

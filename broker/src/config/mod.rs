@@ -73,6 +73,10 @@ pub struct BrokerSection {
     pub max_connections_per_ip_overrides: String,
     /// The largest response to one fetch, bytes.
     pub fetch_max_bytes: i32,
+    /// Fetch sessions at the same time.
+    pub max_incremental_fetch_session_cache_slots: usize,
+    /// A fetch session that was not used for so long may go for another.
+    pub min_incremental_fetch_session_eviction_ms: u64,
     /// How often recovery points are written.
     pub checkpoint_interval_ms: u64,
     /// An idle producer's sequence state is forgotten after this long.
@@ -102,6 +106,8 @@ impl Default for BrokerSection {
             max_connections_per_ip: i32::MAX as u32,
             max_connections_per_ip_overrides: String::new(),
             fetch_max_bytes: 55 * 1024 * 1024,
+            max_incremental_fetch_session_cache_slots: 1000,
+            min_incremental_fetch_session_eviction_ms: 2 * 60 * 1000,
             checkpoint_interval_ms: 60 * 1000,
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
             network_threads: 2,
@@ -308,6 +314,10 @@ impl Config {
             auto_create_topics_enable: broker.auto_create_topics_enable,
             num_partitions: broker.num_partitions,
             fetch_max_bytes: broker.fetch_max_bytes,
+            max_incremental_fetch_session_cache_slots: broker
+                .max_incremental_fetch_session_cache_slots,
+            min_incremental_fetch_session_eviction_ms: broker
+                .min_incremental_fetch_session_eviction_ms,
             offsets_topic_num_partitions: group.offsets_topic_num_partitions,
             group_initial_rebalance_delay_ms: group.group_initial_rebalance_delay_ms,
             group_min_session_timeout_ms: group.group_min_session_timeout_ms,

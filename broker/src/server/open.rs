@@ -12,6 +12,7 @@ use crate::Broker;
 use crate::catalog::{Catalog, CatalogError, NewTopic, TopicKind};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Problem};
+use crate::fetch_session::FetchSessions;
 use crate::group::{GroupCoordinator, GroupError};
 use crate::model_topics::{self, Registry, Setup};
 use crate::producer_ids::ProducerIds;
@@ -113,6 +114,11 @@ async fn open_broker(
         }
     };
     groups.set_read_only_groups(model_topics.clone());
+    let fetch_sessions = FetchSessions::new(
+        settings.max_incremental_fetch_session_cache_slots,
+        settings.min_incremental_fetch_session_eviction_ms,
+        clock.clone(),
+    );
     Ok(Arc::new(Broker {
         admission: config.admission()?,
         node_id: config.broker.node_id,
@@ -120,6 +126,7 @@ async fn open_broker(
         cluster_id: log_dir.cluster_id().to_owned(),
         settings,
         groups,
+        fetch_sessions,
         producer_ids: Arc::new(ProducerIds::new(catalog.clone())),
         model_topics,
         catalog,

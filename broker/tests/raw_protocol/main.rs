@@ -2,6 +2,7 @@
 //! InitProducerId here, and at one version each in bytes written by hand, so that a codec that is
 //! wrong on both sides does not go unnoticed; the others in [`other_apis`].
 
+mod fetch_sessions;
 mod other_apis;
 
 use std::ops::RangeInclusive;

@@ -80,6 +80,18 @@ const SETTINGS: &[Entry] = &[
         "Connections from some addresses: address:connections, separated by commas.",
     ),
     (
+        "max.incremental.fetch.session.cache.slots",
+        Type::Int,
+        |s| s.max_incremental_fetch_session_cache_slots.to_string(),
+        "The largest number of fetch sessions.",
+    ),
+    (
+        "min.incremental.fetch.session.eviction.ms",
+        Type::Int,
+        |s| s.min_incremental_fetch_session_eviction_ms.to_string(),
+        "A fetch session that was not used for so long may go for another, milliseconds.",
+    ),
+    (
         "num.partitions",
         Type::Int,
         |s| s.num_partitions.to_string(),
