@@ -1,6 +1,8 @@
 //! What the integration tests share: the real `milena` binary in a data folder of its own, and
 //! rdkafka clients that talk to it.
 
+pub mod client_matrix;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
