@@ -11,10 +11,11 @@ use std::process::{Command, ExitCode};
 use std::sync::{Mutex, PoisonError};
 
 use clap::Parser;
-use tests::Milena;
 use tests::client_matrix::client::{CLIENTS, Client};
 use tests::client_matrix::report::Report;
+use tests::client_matrix::scored::{INPUT, OUTPUT};
 use tests::client_matrix::{CASES, Setup, alone, together};
+use tests::{Milena, repository};
 
 /// Every Kafka client through the same cases.
 #[derive(Parser)]
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
     let mut milena = options
         .bootstrap
         .is_none()
-        .then(|| Milena::start("[group]\ngroup_initial_rebalance_delay_ms = 100\n"));
+        .then(|| Milena::start(&config()));
     let setup = Setup {
         bootstrap: match (&milena, &options.bootstrap) {
             (Some(milena), _) => milena.bootstrap(),
@@ -101,6 +102,17 @@ fn main() -> ExitCode {
     }
     println!("failed: {}", failures.join(", "));
     ExitCode::FAILURE
+}
+
+/// Groups that begin without waiting for more members, and the fraud model topic.
+fn config() -> String {
+    format!(
+        "[group]\ngroup_initial_rebalance_delay_ms = 100\n\
+         [[topic]]\nname = {INPUT:?}\npartitions = 4\n\
+         [[model]]\nname = \"fraud\"\nsource = {:?}\n\
+         [[model_topic]]\nname = {OUTPUT:?}\ninput = {INPUT:?}\nmodel = \"fraud\"\n",
+        repository().join("config/fraud/model")
+    )
 }
 
 /// Runs each `build` once, all at the same time: they mostly wait for downloads.

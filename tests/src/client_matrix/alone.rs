@@ -10,6 +10,7 @@ use super::rebalance;
 use super::record::{Read, Record};
 use super::reference;
 use super::report::{Case, Outcome, Report};
+use super::scored;
 
 const ORDERS: usize = 100;
 const ORDERS_AFTER_RESTART: usize = 50;
@@ -27,6 +28,7 @@ pub fn run(setup: &Setup, client: &'static Client, report: &Report) {
     codecs(setup, client, report);
     contents(setup, client, report);
     case("by time", &|| by_time(setup, client));
+    case("scored", &|| scored::run(setup, client));
 }
 
 fn orders(range: std::ops::Range<usize>) -> Vec<Record> {

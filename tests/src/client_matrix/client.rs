@@ -16,6 +16,8 @@ pub enum Feature {
     Cooperative,
     /// Writing a header whose value is null.
     NullHeaders,
+    /// Giving its user every record whose position it commits.
+    AtLeastOnce,
     /// Saying a record's time when it is written.
     WritingTimestamps,
     /// Sending on one producer while it runs, and hearing where each record went.
@@ -52,6 +54,10 @@ pub static CLIENTS: [Client; 7] = [
         build: None,
         version: Version::Kcat,
         lacks: &[
+            (
+                Feature::AtLeastOnce,
+                "kcat does not print the record that it gets together with SIGTERM, but commits it",
+            ),
             (
                 Feature::WritingTimestamps,
                 "kcat has no flag for a record's time; it reads records that librdkafka wrote",

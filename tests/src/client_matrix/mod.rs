@@ -14,6 +14,7 @@ mod rebalance;
 pub mod record;
 mod reference;
 pub mod report;
+pub mod scored;
 pub mod together;
 
 use std::path::PathBuf;
@@ -21,7 +22,7 @@ use std::path::PathBuf;
 use client::Client;
 
 /// Every case, in the order of the table's columns.
-pub const CASES: [&str; 17] = [
+pub const CASES: [&str; 18] = [
     "produce",
     "group",
     "restart",
@@ -37,6 +38,7 @@ pub const CASES: [&str; 17] = [
     "nulls",
     "900 kB",
     "by time",
+    "scored",
     "crossed",
     "broker restart",
 ];

@@ -58,6 +58,15 @@ pub fn create_topic(bootstrap: &str, topic: &str, partitions: i32) -> Result<(),
     }
 }
 
+/// Whether there is such a topic.
+pub fn has_topic(bootstrap: &str, topic: &str) -> Result<bool, String> {
+    let consumer: BaseConsumer = client(bootstrap, &[("group.id", "unused")])?;
+    let metadata = consumer
+        .fetch_metadata(None, PATIENCE)
+        .map_err(|e| e.to_string())?;
+    Ok(metadata.topics().iter().any(|t| t.name() == topic))
+}
+
 /// Writes records.
 pub struct Writer {
     producer: ThreadedProducer<DefaultProducerContext>,
