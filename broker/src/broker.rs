@@ -8,6 +8,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::fetch_session::FetchSessions;
 use crate::group::GroupCoordinator;
+use crate::memory_budget::Budgets;
 use crate::model_topics::Registry;
 use crate::producer_ids::ProducerIds;
 use crate::server::admission::Admission;
@@ -23,6 +24,8 @@ pub struct Broker {
     pub cluster_id: String,
     /// Who may connect.
     pub admission: Arc<Admission>,
+    /// What requests and responses may hold.
+    pub memory: Arc<Budgets>,
     /// What may be set for the whole broker.
     pub settings: Settings,
     /// Topics, partitions, configs, ids.
@@ -76,4 +79,8 @@ pub struct Settings {
     pub max_connections_per_ip: u32,
     /// The same for some addresses, as written.
     pub max_connections_per_ip_overrides: String,
+    /// What requests in flight may hold, bytes.
+    pub queued_max_request_bytes: usize,
+    /// What responses that were not taken may hold, bytes.
+    pub queued_max_response_bytes: usize,
 }

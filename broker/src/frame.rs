@@ -13,6 +13,10 @@ use kafka_protocol::protocol::buf::ByteBufMut;
 /// Slices shorter than this are copied: a copy is cheaper than one more piece to write.
 pub const MIN_SPLICE_BYTES: usize = 4096;
 
+/// The most that a response may have beside slices of the log. Clients take no more either:
+/// librdkafka's `receive.message.max.bytes` is less by default.
+pub const MAX_OWN_BYTES: usize = 100 * 1024 * 1024;
+
 /// A response on the wire: length, header and body, in pieces.
 #[derive(Clone, Debug, Default)]
 pub struct Frame {
@@ -20,6 +24,8 @@ pub struct Frame {
     pub chunks: Vec<Bytes>,
     /// Bytes of all pieces.
     pub len: usize,
+    /// Of these, the response's own; the rest are slices of the log.
+    pub own_bytes: usize,
 }
 
 /// A growing buffer for the codec that takes registered bytes as they are.
@@ -34,6 +40,7 @@ pub struct FrameBuffer {
     spliced_len: usize,
     /// What may be spliced, by address.
     known: Vec<Bytes>,
+    is_over: bool,
 }
 
 impl FrameBuffer {
@@ -52,9 +59,14 @@ impl FrameBuffer {
         self.known.sort_by_key(|bytes| bytes.as_ptr() as usize);
     }
 
+    /// More than [`MAX_OWN_BYTES`] were written; what is beyond them is not here.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
     /// The pieces written so far.
     pub fn into_frame(self) -> Frame {
-        let len = self.offset();
+        let (len, own_bytes) = (self.offset(), self.own.len());
         let mut own = self.own.freeze();
         let mut chunks = Vec::with_capacity(self.spliced.len() * 2 + 1);
         let mut taken = 0;
@@ -70,7 +82,11 @@ impl FrameBuffer {
         if !own.is_empty() {
             chunks.push(own);
         }
-        Frame { chunks, len }
+        Frame {
+            chunks,
+            len,
+            own_bytes,
+        }
     }
 
     /// The registered bytes that `source` is a part of.
@@ -122,6 +138,7 @@ unsafe impl BufMut for FrameBuffer {
                 self.spliced_len += bytes.len();
                 self.spliced.push((self.own.len(), bytes));
             }
+            None if self.own.len() + source.len() > MAX_OWN_BYTES => self.is_over = true,
             None => self.own.put_slice(source),
         }
     }

@@ -23,6 +23,7 @@ pub mod frame;
 pub mod group;
 pub mod http;
 pub mod logging;
+pub mod memory_budget;
 pub mod model_topics;
 pub mod open_files;
 mod produce_before_v3;

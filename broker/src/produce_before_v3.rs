@@ -75,6 +75,7 @@ pub fn answer(version: i16, correlation_id: i32, body: &[u8]) -> Result<Outcome,
     Ok(Outcome::Now(Frame {
         chunks: vec![out.freeze()],
         len,
+        own_bytes: len,
     }))
 }
 

@@ -23,8 +23,8 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::buf::ByteBufMut;
 use kafka_protocol::protocol::{Encodable, HeaderVersion, Request, StrBytes};
 
-use crate::connection::Service;
-use crate::frame::{Frame, FrameBuffer};
+use crate::connection::{RequestMemory, Service};
+use crate::frame::{Frame, FrameBuffer, MAX_OWN_BYTES};
 use crate::{Broker, api, produce_before_v3, request_header, request_metrics, wire_shape};
 
 /// Who sent a request.
@@ -151,6 +151,25 @@ table! {
     DescribeTopicPartitions: describe_topic_partitions, DescribeTopicPartitionsRequest;
 }
 
+/// What keeps members in their groups and data moving: their answers are never held up by responses
+/// that other clients do not take.
+fn answers_little(key: ApiKey, elements: usize) -> bool {
+    /// Of a fetch's, mostly.
+    const FEW: usize = 100;
+    match key {
+        ApiKey::Produce
+        | ApiKey::Heartbeat
+        | ApiKey::JoinGroup
+        | ApiKey::SyncGroup
+        | ApiKey::LeaveGroup
+        | ApiKey::OffsetCommit
+        | ApiKey::InitProducerId
+        | ApiKey::ApiVersions => true,
+        ApiKey::Fetch | ApiKey::ListOffsets | ApiKey::FindCoordinator => elements <= FEW,
+        _ => false,
+    }
+}
+
 /// Every API that is served.
 pub fn table() -> &'static [Api] {
     TABLE
@@ -181,7 +200,12 @@ impl Router {
     }
 
     /// `line` is the table's for this frame.
-    async fn route(&mut self, line: Option<usize>, mut frame: Bytes) -> Result<Outcome, String> {
+    async fn route(
+        &mut self,
+        line: Option<usize>,
+        mut frame: Bytes,
+        memory: &mut RequestMemory<'_>,
+    ) -> Result<Outcome, String> {
         let start = request_header::start(&frame).map_err(|error| error.to_string())?;
         let version = start.api_version;
         let Some(served) = line.and_then(|line| TABLE.get(line)) else {
@@ -208,7 +232,11 @@ impl Router {
             return produce_before_v3::answer(version, start.correlation_id, &frame)
                 .map_err(|error| format!("{key:?} v{version}: {error}"));
         }
-        wire_shape::check(key, version, &frame).map_err(|error| error.to_string())?;
+        let checked = wire_shape::check(key, version, &frame).map_err(|error| error.to_string())?;
+        memory.decoded(checked.elements).await;
+        if !answers_little(key, checked.elements) {
+            memory.room_for_response().await;
+        }
         let context = self.context(header);
         dispatch(key, &context, frame).await
     }
@@ -233,12 +261,13 @@ impl Router {
 }
 
 impl Service for Router {
-    async fn call(&mut self, frame: Bytes) -> Outcome {
+    async fn call(&mut self, frame: Bytes, memory: &mut RequestMemory<'_>) -> Outcome {
         let began = Instant::now();
         let line = request_header::start(&frame)
             .ok()
             .and_then(|start| line(start.api_key));
-        let outcome = self.route(line, frame).await.unwrap_or_else(Outcome::Close);
+        let outcome = self.route(line, frame, memory).await;
+        let outcome = outcome.unwrap_or_else(Outcome::Close);
         request_metrics::of_line(line).observe(began, outcome)
     }
 }
@@ -304,6 +333,9 @@ fn encode_frame<T: Encodable + 'static>(
         .map_err(|error| format!("{error:#}"))?;
     body.encode(&mut out, version)
         .map_err(|error| format!("{error:#}"))?;
+    if out.is_over() {
+        return Err(format!("more than {MAX_OWN_BYTES} bytes"));
+    }
     let len = (out.offset() - 4) as u32;
     out.gap_buf(length).copy_from_slice(&len.to_be_bytes());
     Ok(out.into_frame())

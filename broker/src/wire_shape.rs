@@ -146,10 +146,18 @@ pub enum ShapeError {
     },
 }
 
-/// Refuses a request body whose lengths lie; see the module's header. Returns how many bytes follow
-/// the last field: none should, but Kafka ignores them and librdkafka 2.16 sends three with
-/// Metadata v13.
-pub fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<usize, ShapeError> {
+/// What a request body has that is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Array elements and tagged fields.
+    pub elements: usize,
+    /// Bytes that follow the last field: there should be none, but Kafka ignores them and librdkafka
+    /// 2.16 sends three with Metadata v13.
+    pub trailing_bytes: usize,
+}
+
+/// Refuses a request body whose lengths lie; see the module's header.
+pub fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<Checked, ShapeError> {
     let shape = table::SHAPES
         .iter()
         .find(|shape| shape.api == api)
@@ -163,7 +171,10 @@ pub fn check(api: ApiKey, version: i16, body: &[u8]) -> Result<usize, ShapeError
         elements: 0,
     };
     walk.fields(shape.fields)?;
-    Ok(walk.rest.len())
+    Ok(Checked {
+        elements: walk.elements,
+        trailing_bytes: walk.rest.len(),
+    })
 }
 
 struct Walk<'a> {

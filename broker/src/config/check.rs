@@ -106,6 +106,18 @@ impl Config {
                 i64::MAX,
             ),
             (
+                "queued_max_request_bytes",
+                clamp(broker.queued_max_request_bytes as u64),
+                broker.socket_request_max_bytes.into(),
+                i64::MAX,
+            ),
+            (
+                "queued_max_response_bytes",
+                clamp(broker.queued_max_response_bytes as u64),
+                1024 * 1024,
+                i64::MAX,
+            ),
+            (
                 "connections_max_idle_ms",
                 clamp(broker.connections_max_idle_ms),
                 1000,

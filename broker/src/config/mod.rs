@@ -63,6 +63,10 @@ pub struct BrokerSection {
     pub num_partitions: i32,
     /// The largest request, bytes.
     pub socket_request_max_bytes: i32,
+    /// What requests in flight may hold, over all connections, bytes.
+    pub queued_max_request_bytes: usize,
+    /// What responses that clients do not take may hold, over all connections, bytes.
+    pub queued_max_response_bytes: usize,
     /// Connections on which nothing moves close after this long.
     pub connections_max_idle_ms: u64,
     /// Connections open at the same time.
@@ -101,6 +105,8 @@ impl Default for BrokerSection {
             auto_create_topics_enable: true,
             num_partitions: 1,
             socket_request_max_bytes: 100 * 1024 * 1024,
+            queued_max_request_bytes: 256 * 1024 * 1024,
+            queued_max_response_bytes: 128 * 1024 * 1024,
             connections_max_idle_ms: 10 * 60 * 1000,
             max_connections: 10_000,
             max_connections_per_ip: i32::MAX as u32,
@@ -329,6 +335,8 @@ impl Config {
             max_connections: broker.max_connections,
             max_connections_per_ip: broker.max_connections_per_ip,
             max_connections_per_ip_overrides: broker.max_connections_per_ip_overrides.clone(),
+            queued_max_request_bytes: broker.queued_max_request_bytes,
+            queued_max_response_bytes: broker.queued_max_response_bytes,
         }
     }
 

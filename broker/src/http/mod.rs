@@ -79,6 +79,7 @@ async fn healthz(State(broker): State<Arc<Broker>>) -> (StatusCode, &'static str
 
 async fn metrics(State(broker): State<Arc<Broker>>) -> impl IntoResponse {
     let mut text = recorder().map(PrometheusHandle::render).unwrap_or_default();
+    memory(&broker, &mut text);
     partitions(&broker, &mut text);
     (
         [(
@@ -87,6 +88,21 @@ async fn metrics(State(broker): State<Arc<Broker>>) -> impl IntoResponse {
         )],
         text,
     )
+}
+
+/// What requests and responses hold now.
+fn memory(broker: &Broker, text: &mut String) {
+    let budgets = &broker.memory;
+    for (name, budget) in [
+        ("request", &budgets.requests),
+        ("response", &budgets.responses),
+    ] {
+        let _ = writeln!(
+            text,
+            "# TYPE milena_{name}_memory_bytes gauge\nmilena_{name}_memory_bytes {}",
+            budget.used()
+        );
+    }
 }
 
 /// The offsets of every partition: their rates are the records produced.

@@ -45,7 +45,7 @@ pub(super) struct Accepting {
 impl Accepting {
     pub(super) async fn run(self) {
         let mut shutdown = self.shutdown.clone();
-        let metrics = metrics_of_connections();
+        let counts = metrics_of_connections();
         let mut connections = JoinSet::new();
         let mut recount = tokio::time::interval(RECOUNT);
         let log = Arc::new(LogAllowance::new());
@@ -58,18 +58,18 @@ impl Accepting {
                 () = async { let _ = shutdown.wait_for(|stop| *stop).await; } => break,
                 _ = recount.tick() => self.recount(),
                 Some(ended) = connections.join_next() => {
-                    metrics.open.set(connections.len() as f64);
+                    counts.open.set(connections.len() as f64);
                     report_panic("connection", ended);
                 }
                 accepted = self.listener.accept() => match accepted {
                     Ok((stream, client)) => match self.broker.admission.admit(client.ip()) {
                         Ok(place) => {
-                            metrics.accepted.increment(1);
+                            counts.accepted.increment(1);
                             connections.spawn(self.connection(stream, client, place, log.clone()));
-                            metrics.open.set(connections.len() as f64);
+                            counts.open.set(connections.len() as f64);
                         }
                         Err(reason) => {
-                            metrics.refused.increment(1);
+                            counts.refused.increment(1);
                             if let Some(held_back) = log.take() {
                                 tracing::warn!(%client, %reason, held_back, "connection refused");
                             }
@@ -131,14 +131,17 @@ impl Accepting {
     ) -> impl Future<Output = ()> + Send + 'static {
         let router = Router::new(self.broker.clone(), client.ip());
         let (limits, shutdown) = (self.limits, self.shutdown.clone());
+        let budgets = self.broker.memory.clone();
         async move {
             // Responses are written whole: waiting for more to send only delays them.
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%client, %error, "connection without nodelay");
             }
             let (reader, writer) = stream.into_split();
-            let closed = connection::serve(reader, writer, router, limits, shutdown).await;
+            let closed = connection::serve(reader, writer, router, limits, budgets, shutdown).await;
             drop(place);
+            metrics::counter!("milena_connections_closed_total", "reason" => closed.kind())
+                .increment(1);
             if closed.is_ordinary() {
                 tracing::debug!(%client, reason = %closed, "connection closed");
             } else if let Some(held_back) = log.take() {

@@ -14,6 +14,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Problem};
 use crate::fetch_session::FetchSessions;
 use crate::group::{GroupCoordinator, GroupError};
+use crate::memory_budget::Budgets;
 use crate::model_topics::{self, Registry, Setup};
 use crate::producer_ids::ProducerIds;
 
@@ -121,6 +122,10 @@ async fn open_broker(
     );
     Ok(Arc::new(Broker {
         admission: config.admission()?,
+        memory: Budgets::new(
+            settings.queued_max_request_bytes,
+            settings.queued_max_response_bytes,
+        ),
         node_id: config.broker.node_id,
         advertised,
         cluster_id: log_dir.cluster_id().to_owned(),

@@ -9,7 +9,7 @@ use tests::Milena;
 use crate::raw::{call, connect, is_served, raise_open_files};
 
 /// What one connection on which nothing happens may add to the process's own memory.
-const BYTES_PER_IDLE_CONNECTION: u64 = 20 * 1024;
+const BYTES_PER_IDLE_CONNECTION: u64 = 10 * 1024;
 
 /// Ten thousand, or as many as this process may have open.
 fn many() -> usize {

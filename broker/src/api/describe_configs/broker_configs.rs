@@ -110,6 +110,18 @@ const SETTINGS: &[Entry] = &[
         "Partitions of __consumer_offsets, which is created at its first use.",
     ),
     (
+        "milena.queued.max.response.bytes",
+        Type::Long,
+        |s| s.queued_max_response_bytes.to_string(),
+        "What responses that clients do not take may hold, over all connections, bytes.",
+    ),
+    (
+        "queued.max.request.bytes",
+        Type::Long,
+        |s| s.queued_max_request_bytes.to_string(),
+        "What requests in flight may hold, over all connections, bytes. Nothing more is read beyond it.",
+    ),
+    (
         "socket.request.max.bytes",
         Type::Int,
         |s| s.socket_request_max_bytes.to_string(),

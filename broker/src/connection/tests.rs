@@ -1,12 +1,12 @@
 //! A connection over an in-memory stream, with a service that answers as its requests say.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::*;
 use crate::frame::Frame;
@@ -28,12 +28,13 @@ fn response(body: &[u8]) -> Frame {
     let bytes = framed(body);
     Frame {
         len: bytes.len(),
+        own_bytes: bytes.len(),
         chunks: vec![bytes.slice(..4), bytes.slice(4..)],
     }
 }
 
 impl Service for Script {
-    async fn call(&mut self, frame: Bytes) -> Outcome {
+    async fn call(&mut self, frame: Bytes, _: &mut RequestMemory<'_>) -> Outcome {
         self.calls.fetch_add(1, Ordering::SeqCst);
         match frame.first() {
             Some(b'n') => Outcome::Now(response(&frame)),
@@ -60,6 +61,10 @@ struct Client {
 }
 
 fn connect() -> Client {
+    connect_with(&Budgets::new(100_000_000, 100_000_000))
+}
+
+fn connect_with(budgets: &Arc<Budgets>) -> Client {
     let (stream, theirs) = tokio::io::duplex(16 * 1024);
     let (reader, writer) = tokio::io::split(theirs);
     let (shutdown, stop) = watch::channel(false);
@@ -69,7 +74,14 @@ fn connect() -> Client {
         max_idle: Duration::from_secs(600),
         drain: Duration::from_secs(5),
     };
-    let connection = tokio::spawn(serve(reader, writer, script.clone(), limits, stop));
+    let connection = tokio::spawn(serve(
+        reader,
+        writer,
+        script.clone(),
+        limits,
+        budgets.clone(),
+        stop,
+    ));
     Client {
         stream,
         script,
@@ -131,8 +143,8 @@ async fn reading_stops_when_too_many_requests_are_in_flight() {
         client.send(b"l").await;
     }
     tokio::time::sleep(Duration::from_secs(1)).await;
-    // One is with the writer, the queue is full, and one waits to enter it.
-    assert_eq!(client.script.calls.load(Ordering::SeqCst), IN_FLIGHT + 2);
+    // One is with the writer, and the queue is full.
+    assert_eq!(client.script.calls.load(Ordering::SeqCst), IN_FLIGHT + 1);
     for _ in 0..IN_FLIGHT + 20 {
         client.script.release.notify_one();
         assert_eq!(client.receive().await, b"l");
@@ -153,11 +165,189 @@ async fn a_slow_reader_holds_up_only_itself() {
     for _ in 0..IN_FLIGHT + 20 {
         assert_eq!(client.receive().await, [b'b'; 64 * 1024]);
     }
+    // A reader that takes nothing any more ends in time, the sooner the more it leaves.
     client.send(b"b").await;
-    // A reader that takes nothing any more is an idle one, in time.
     let begin = Instant::now();
-    assert!(matches!(client.connection.await, Ok(Closed::Idle(_))));
-    assert!(begin.elapsed() < Duration::from_secs(1300));
+    let closed = client.connection.await;
+    assert!(matches!(closed, Ok(Closed::NotTaken { .. })), "{closed:?}");
+    let after = begin.elapsed().as_secs();
+    assert!((30..40).contains(&after), "{after} s");
+    let mut client = connect();
+    client.send(&[b'n'; 30_000]).await;
+    let begin = Instant::now();
+    let closed = client.connection.await;
+    assert!(matches!(closed, Ok(Closed::Idle(_))), "{closed:?}");
+    let after = begin.elapsed().as_secs();
+    assert!((599..1300).contains(&after), "{after} s");
+}
+
+/// Sends `len` bytes of a request of 900,000, a part in each second. Returns after how many seconds
+/// the connection closed, if it did.
+async fn send_slowly(client: &mut Client, len: usize, part: usize) -> Option<u64> {
+    let begin = Instant::now();
+    let sent = framed(&vec![b'0'; 900_000]);
+    for part in sent[..len].chunks(part) {
+        if client.stream.write_all(part).await.is_err() {
+            return Some(begin.elapsed().as_secs());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    None
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_must_arrive_in_a_time_that_grows_with_its_size() {
+    let mut client = connect();
+    let after = send_slowly(&mut client, 2000, 1).await;
+    // 30 seconds, and 13.7 for 900,000 bytes.
+    assert!(
+        after.is_some_and(|after| (43..50).contains(&after)),
+        "{after:?}"
+    );
+    assert!(matches!(
+        client.connection.await,
+        Ok(Closed::Slow { bytes: 900_004, .. })
+    ));
+    let mut client = connect();
+    assert_eq!(send_slowly(&mut client, 900_004, 25_000).await, None);
+    client.send(b"n").await;
+    assert_eq!(client.receive().await, b"n");
+    // A length that never comes whole is a request too.
+    client.stream.write_all(&[0, 0]).await.expect("taken");
+    let begin = Instant::now();
+    assert!(matches!(
+        client.connection.await,
+        Ok(Closed::Slow { bytes: 4, .. })
+    ));
+    assert!(begin.elapsed() < Duration::from_secs(40));
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_hold_each_other_up_are_served_one_by_one() {
+    // Not enough for two of them.
+    let budgets = Budgets::new(1_000_000, 1_000_000);
+    let mut body = vec![b'0'; 900_000];
+    body[0] = b'n';
+    let sent = framed(&body);
+    let clients = (0..10).map(|_| async {
+        let mut client = connect_with(&budgets);
+        // All of them are there by half before the first one goes on.
+        client
+            .stream
+            .write_all(&sent[..450_000])
+            .await
+            .expect("taken");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (mut read, mut write) = tokio::io::split(client.stream);
+        let mut received = vec![0; sent.len()];
+        let (sent, received) = tokio::join!(
+            write.write_all(&sent[450_000..]),
+            read.read_exact(&mut received)
+        );
+        (sent.is_ok(), received.is_ok())
+    });
+    let begin = Instant::now();
+    // Those that wait do not get their first half in: the socket pushes back.
+    let served = tokio::time::timeout(
+        Duration::from_secs(60),
+        futures_util::future::join_all(clients),
+    );
+    let served = served.await.expect("none waits for ever");
+    assert_eq!(served, [(true, true); 10]);
+    // Each of them takes a second from its half to its end.
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    assert_eq!(budgets.requests.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_holds_memory_that_others_need_gets_on_or_is_closed() {
+    let budgets = Budgets::new(1_000_000, 1_000_000);
+    let half = framed(&vec![b'0'; 900_000]).slice(..700_000);
+    let mut stuck = Vec::new();
+    for _ in 0..5 {
+        let mut client = connect_with(&budgets);
+        // The later ones do not even get this far.
+        let writing = client.stream.write_all(&half);
+        let _ = tokio::time::timeout(Duration::from_millis(100), writing).await;
+        stuck.push(client);
+    }
+    assert!(budgets.requests.is_exhausted());
+    assert!(
+        budgets.requests.used() < 3_000_000,
+        "{}",
+        budgets.requests.used()
+    );
+    // Small requests need nothing of it.
+    let mut small = connect_with(&budgets);
+    small.send(&[b'n'; 5000]).await;
+    assert_eq!(small.receive().await, [b'n'; 5000]);
+    // A larger one comes through as soon as one of the stuck ones is closed.
+    let mut large = connect_with(&budgets);
+    let begin = Instant::now();
+    large.send(&vec![b'0'; 500_000]).await;
+    large.send(b"n").await;
+    assert_eq!(large.receive().await, b"n");
+    let after = begin.elapsed();
+    assert!(after < Duration::from_secs(60), "{after:?}");
+    for client in stuck {
+        let closed = client.connection.await;
+        assert!(
+            matches!(closed, Ok(Closed::Memory { .. } | Closed::Slow { .. })),
+            "{closed:?}"
+        );
+    }
+    assert!(begin.elapsed() < Duration::from_secs(90));
+    drop((small, large));
+    while budgets.requests.used() > 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn responses_that_nobody_takes_stay_within_their_bounds() {
+    let budgets = Budgets::new(1_000_000, 1_000_000);
+    let mut greedy = Vec::new();
+    for _ in 0..20 {
+        let mut client = connect_with(&budgets);
+        for _ in 0..20 {
+            client.send(b"b").await;
+        }
+        greedy.push(client);
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Each stops when 256 KiB are not taken; all together are over the budget.
+    let most = 20 * (MAX_UNTAKEN_BYTES + 2 * 64 * 1024);
+    assert!(
+        budgets.responses.used() < most,
+        "{}",
+        budgets.responses.used()
+    );
+    assert!(budgets.responses.is_exhausted());
+    let begin = Instant::now();
+    for client in greedy {
+        let closed = client.connection.await;
+        assert!(
+            matches!(closed, Ok(Closed::Memory { .. } | Closed::NotTaken { .. })),
+            "{closed:?}"
+        );
+    }
+    let after = begin.elapsed();
+    assert!(after < Duration::from_secs(45), "{after:?}");
+    assert_eq!(budgets.responses.used(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_at_rest_holds_nothing() {
+    let budgets = Budgets::new(10_000_000, 1_000_000);
+    let mut client = connect_with(&budgets);
+    for _ in 0..3 {
+        client.send(&vec![b'0'; 200_000]).await;
+        client.send(b"n").await;
+        assert_eq!(client.receive().await, b"n");
+        assert!(budgets.requests.used() >= 200_000, "the buffer is kept");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(budgets.requests.used(), 0, "the buffer is gone");
+    }
 }
 
 #[tokio::test(start_paused = true)]
