@@ -67,6 +67,10 @@ pub struct Settings {
     pub group_max_session_timeout_ms: i32,
     /// Largest number of members.
     pub group_max_size: usize,
+    /// Offsets of a group without members are kept for this long.
+    pub offsets_retention_minutes: i32,
+    /// How often expired offsets are looked for.
+    pub offsets_retention_check_interval_ms: u64,
     /// The longest commit metadata, bytes.
     pub offset_metadata_max_bytes: usize,
     /// The largest request, bytes.

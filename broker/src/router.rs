@@ -137,6 +137,10 @@ table! {
     LeaveGroup: leave_group, LeaveGroupRequest;
     OffsetCommit: offset_commit, OffsetCommitRequest;
     OffsetFetch: offset_fetch, OffsetFetchRequest;
+    OffsetDelete: offset_delete, OffsetDeleteRequest;
+    ListGroups: list_groups, ListGroupsRequest;
+    DescribeGroups: describe_groups, DescribeGroupsRequest;
+    DeleteGroups: delete_groups, DeleteGroupsRequest;
     ApiVersions: api_versions, ApiVersionsRequest;
     CreateTopics: create_topics, CreateTopicsRequest;
     DeleteTopics: delete_topics, DeleteTopicsRequest;

@@ -209,6 +209,30 @@ const SYNC_GROUP: &[Field] = &[
     field("assignments", Array(&Struct(SYNC_GROUP_ASSIGNMENT)), 0, 5),
 ];
 
+const DESCRIBE_GROUPS: &[Field] = &[
+    field("groups", Array(&Str), 0, 6),
+    field("include_authorized_operations", Bool, 3, 6),
+];
+
+const LIST_GROUPS: &[Field] = &[
+    field("states_filter", Array(&Str), 4, 5),
+    field("types_filter", Array(&Str), 5, 5),
+];
+
+const DELETE_GROUPS: &[Field] = &[field("groups_names", Array(&Str), 0, 2)];
+
+const OFFSET_DELETE_PARTITION: &[Field] = &[field("partition_index", Int32, 0, 0)];
+
+const OFFSET_DELETE_TOPIC: &[Field] = &[
+    field("name", Str, 0, 0),
+    field("partitions", Array(&Struct(OFFSET_DELETE_PARTITION)), 0, 0),
+];
+
+const OFFSET_DELETE: &[Field] = &[
+    field("group_id", Str, 0, 0),
+    field("topics", Array(&Struct(OFFSET_DELETE_TOPIC)), 0, 0),
+];
+
 const API_VERSIONS: &[Field] = &[
     field("client_software_name", Str, 3, 4),
     field("client_software_version", Str, 3, 4),
@@ -449,6 +473,30 @@ pub(super) const SHAPES: &[Shape] = &[
         versions: (0, 5),
         flexible_from: 4,
         fields: SYNC_GROUP,
+    },
+    Shape {
+        api: ApiKey::DescribeGroups,
+        versions: (0, 6),
+        flexible_from: 5,
+        fields: DESCRIBE_GROUPS,
+    },
+    Shape {
+        api: ApiKey::ListGroups,
+        versions: (0, 5),
+        flexible_from: 3,
+        fields: LIST_GROUPS,
+    },
+    Shape {
+        api: ApiKey::DeleteGroups,
+        versions: (0, 2),
+        flexible_from: 2,
+        fields: DELETE_GROUPS,
+    },
+    Shape {
+        api: ApiKey::OffsetDelete,
+        versions: (0, 0),
+        flexible_from: i16::MAX,
+        fields: OFFSET_DELETE,
     },
     Shape {
         api: ApiKey::ApiVersions,

@@ -66,6 +66,11 @@ pub(super) fn owned(string: &StrBytes) -> String {
     string.as_str().to_owned()
 }
 
+/// A string of ours, for a response.
+pub(super) fn text(string: String) -> StrBytes {
+    StrBytes::from_string(string)
+}
+
 /// As [`owned`].
 pub(super) fn owned_option(string: Option<&StrBytes>) -> Option<String> {
     string.map(owned)

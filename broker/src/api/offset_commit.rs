@@ -27,6 +27,9 @@ use crate::router::{Reply, RequestContext};
 /// Versions served.
 pub const VERSIONS: RangeInclusive<i16> = 2..=9;
 
+/// From this version on, a member of a group that is not there is told so.
+const GROUP_ID_NOT_FOUND_SINCE: i16 = 9;
+
 /// When a request's offsets are committed, and how long they are kept.
 struct Times {
     commit_timestamp_ms: i64,
@@ -57,12 +60,18 @@ pub async fn handle(
         generation: request.generation_id_or_member_epoch,
     };
     let groups = &ctx.broker.groups;
+    let names_unknown_groups = ctx.api_version >= GROUP_ID_NOT_FOUND_SINCE;
     let answer = groups
         .commit_offsets(request.group_id.as_str(), committer, offsets)
         .await;
     let stopping = Err(ResponseError::CoordinatorNotAvailable);
     reply(answer, stopping, move |result| {
-        let error = code(result.err());
+        let error = code(result.err().map(|error| match error {
+            ResponseError::GroupIdNotFound if !names_unknown_groups => {
+                ResponseError::IllegalGeneration
+            }
+            error => error,
+        }));
         let topics = response.topics.iter_mut();
         for partition in topics.flat_map(|topic| &mut topic.partitions) {
             // What is wrong with a partition itself would be so at the next try too.

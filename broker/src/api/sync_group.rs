@@ -1,6 +1,6 @@
 //! SyncGroup (14), versions 0 to 5: a member asks for its assignment, and is answered when the
-//! leader's is on the device. From version 5 on, members say which protocol they take to be chosen
-//! (KIP-559).
+//! leader's is on the device. From version 5 on, members must say which protocol they take to be
+//! chosen (KIP-559).
 
 use std::ops::RangeInclusive;
 
@@ -15,8 +15,16 @@ use crate::router::{Reply, RequestContext};
 /// Versions served.
 pub const VERSIONS: RangeInclusive<i16> = 0..=5;
 
+/// From this version on, members name the protocol and its type.
+const PROTOCOL_SINCE: i16 = 5;
+
 /// Takes the leader's assignment; answers when the member's own is there.
 pub async fn handle(ctx: &RequestContext, request: SyncGroupRequest) -> Reply<SyncGroupResponse> {
+    let named = request.protocol_type.is_some() && request.protocol_name.is_some();
+    if ctx.api_version >= PROTOCOL_SINCE && !named {
+        let refused = SyncAnswer::refused(ResponseError::InconsistentGroupProtocol);
+        return Reply::Now(response(refused));
+    }
     let groups = &ctx.broker.groups;
     let assignments = request
         .assignments

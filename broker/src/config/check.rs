@@ -215,6 +215,18 @@ impl Config {
                 0,
                 32767,
             ),
+            (
+                "offsets_retention_minutes",
+                group.offsets_retention_minutes.into(),
+                1,
+                most,
+            ),
+            (
+                "offsets_retention_check_interval_ms",
+                clamp(group.offsets_retention_check_interval_ms),
+                1,
+                i64::MAX,
+            ),
         ] {
             between(format!("group.{key}"), value, least, most)?;
         }

@@ -233,6 +233,10 @@ pub struct GroupSection {
     pub group_max_size: usize,
     /// The longest metadata of a committed offset, bytes.
     pub offset_metadata_max_bytes: usize,
+    /// Offsets of a group without members are kept for this long.
+    pub offsets_retention_minutes: i32,
+    /// How often expired offsets are looked for.
+    pub offsets_retention_check_interval_ms: u64,
 }
 
 impl Default for GroupSection {
@@ -244,6 +248,8 @@ impl Default for GroupSection {
             group_max_session_timeout_ms: 30 * 60 * 1000,
             group_max_size: 10_000,
             offset_metadata_max_bytes: 4096,
+            offsets_retention_minutes: 7 * 24 * 60,
+            offsets_retention_check_interval_ms: 10 * 60 * 1000,
         }
     }
 }
@@ -330,6 +336,8 @@ impl Config {
             group_max_session_timeout_ms: group.group_max_session_timeout_ms,
             group_max_size: group.group_max_size,
             offset_metadata_max_bytes: group.offset_metadata_max_bytes,
+            offsets_retention_minutes: group.offsets_retention_minutes,
+            offsets_retention_check_interval_ms: group.offsets_retention_check_interval_ms,
             socket_request_max_bytes: usize::try_from(broker.socket_request_max_bytes).unwrap_or(0),
             connections_max_idle_ms: broker.connections_max_idle_ms,
             max_connections: broker.max_connections,

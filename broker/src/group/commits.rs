@@ -45,14 +45,19 @@ impl GroupCoordinator {
             tracing::error!(group, %error, "an offset commit is refused");
             return Answer::Now(Err(error.code()));
         }
-        let written = self.step(group, true, |slot, now, effects| {
+        // Whoever has a generation is a member of a group that is there.
+        let create = committer.generation < 0;
+        let written = self.step(group, create, |slot, now, effects| {
             slot.machine.check_commit(now, committer, effects)?;
             if offsets.is_empty() {
                 return Ok(None);
             }
             let changes: Vec<_> = offsets.iter().map(|offset| offset.record(group)).collect();
             match self.write_offsets(group, &changes) {
-                Ok(written) => Ok(Some(written)),
+                Ok(written) => {
+                    slot.commits_under_way += 1;
+                    Ok(Some(written))
+                }
                 Err(error) => {
                     tracing::error!(group, %error, "offsets can't be committed");
                     Err(commit_code(&error))
@@ -73,7 +78,7 @@ impl GroupCoordinator {
             }
             Some(Ok(None)) => Answer::Now(Ok(())),
             Some(Err(error)) => Answer::Now(Err(error)),
-            None => Answer::Now(Err(ResponseError::UnknownMemberId)),
+            None => Answer::Now(Err(ResponseError::GroupIdNotFound)),
         }
     }
 
@@ -100,10 +105,12 @@ impl GroupCoordinator {
                     {
                         slot.offsets.commit(&topic, partition, value, at);
                     }
+                    slot.commit_ended();
                 });
                 Ok(())
             }
             Err(error) => {
+                self.step(&group, false, |slot, _, _| slot.commit_ended());
                 tracing::error!(group, %error, "an offset commit is not durable");
                 Err(commit_code(&error))
             }

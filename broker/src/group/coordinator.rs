@@ -8,7 +8,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
 use tokio::sync::{mpsc, oneshot};
@@ -21,13 +21,22 @@ use super::machine::{
 use super::offsets::Offsets;
 use super::offsets_topic::{self, OFFSETS_TOPIC, Replayed, Written};
 use super::records::{GroupMetadataValue, Key, MAX_STRING_BYTES};
-use super::{GroupError, ReadOnlyGroups, timers};
+use super::{GroupError, ReadOnlyGroups, removal, timers};
 use crate::broker::Settings;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 
 /// Kafka's `group.new.member.join.timeout.ms`.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: Millis = 5 * 60 * 1000;
+
+/// A group has at most this many ids given out that are not used yet; with a small
+/// `group.max.size`, and with a large one.
+const MIN_PENDING_IDS: usize = 100;
+const MAX_PENDING_IDS: usize = 10_000;
+
+/// The most bytes of subscriptions that a group holds. Far above what fits into a record of
+/// `__consumer_offsets` (`max.message.bytes`), beyond which no assignment can be stored.
+const MAX_SUBSCRIPTION_BYTES: usize = 16 * 1024 * 1024;
 
 /// A member id begins with at most this much of the client's or the instance's name.
 const MEMBER_ID_PREFIX_CHARS: usize = 255;
@@ -55,6 +64,10 @@ impl<T> Answer<T> {
 pub(super) struct Slot {
     pub(super) machine: Group,
     pub(super) offsets: Offsets,
+    /// Wall clock, milliseconds: when the machine came to its state, where that is known.
+    pub(super) state_since_ms: Option<i64>,
+    /// Commits that are appended and not durable yet.
+    pub(super) commits_under_way: usize,
     joins: HashMap<Ticket, oneshot::Sender<JoinAnswer>>,
     syncs: HashMap<Ticket, oneshot::Sender<SyncAnswer>>,
 }
@@ -67,6 +80,7 @@ pub struct GroupCoordinator {
     limits: Limits,
     session_timeouts_ms: std::ops::RangeInclusive<i32>,
     offsets_topic_partitions: i32,
+    pub(super) offsets_retention_ms: i64,
     /// Machines' times count from here.
     start: Instant,
     pub(super) groups: RwLock<HashMap<String, Arc<Mutex<Slot>>>>,
@@ -92,10 +106,15 @@ impl GroupCoordinator {
                 max_size: settings.group_max_size,
                 initial_rebalance_delay_ms: settings.group_initial_rebalance_delay_ms,
                 new_member_join_timeout_ms: NEW_MEMBER_JOIN_TIMEOUT_MS,
+                max_pending: settings
+                    .group_max_size
+                    .clamp(MIN_PENDING_IDS, MAX_PENDING_IDS),
+                max_subscription_bytes: MAX_SUBSCRIPTION_BYTES,
             },
             session_timeouts_ms: settings.group_min_session_timeout_ms
                 ..=settings.group_max_session_timeout_ms,
             offsets_topic_partitions: settings.offsets_topic_num_partitions,
+            offsets_retention_ms: i64::from(settings.offsets_retention_minutes) * 60 * 1000,
             start,
             groups: RwLock::default(),
             tickets: AtomicU64::new(0),
@@ -117,6 +136,8 @@ impl GroupCoordinator {
             coordinator.take(replayed);
         }
         tokio::spawn(timers::run(Arc::downgrade(&coordinator), start, woken));
+        let interval = Duration::from_millis(settings.offsets_retention_check_interval_ms);
+        tokio::spawn(removal::run(Arc::downgrade(&coordinator), interval));
         Ok(coordinator)
     }
 
@@ -133,6 +154,7 @@ impl GroupCoordinator {
         let mut effects = Vec::new();
         let mut slots = HashMap::new();
         for (name, record) in groups {
+            let state_since_ms = record.current_state_timestamp_ms;
             let machine = Group::restore(self.limits, now, record, &mut effects);
             for effect in effects.drain(..) {
                 if let Effect::WakeAt(at) = effect {
@@ -140,7 +162,9 @@ impl GroupCoordinator {
                 }
             }
             let offsets = offsets.remove(&name).unwrap_or_default();
-            slots.insert(name, Arc::new(Mutex::new(Slot::new(machine, offsets))));
+            let mut slot = Slot::new(machine, offsets);
+            slot.state_since_ms = Some(state_since_ms).filter(|ms| *ms >= 0);
+            slots.insert(name, Arc::new(Mutex::new(slot)));
         }
         for (name, offsets) in offsets
             .into_iter()
@@ -274,7 +298,12 @@ impl GroupCoordinator {
         self.read_only.get()?.positions(group)
     }
 
-    fn check_group(&self, group: &str) -> Result<(), ResponseError> {
+    pub(super) fn read_only_names(&self) -> Vec<String> {
+        let groups = self.read_only.get();
+        groups.map_or_else(Vec::new, |groups| groups.names())
+    }
+
+    pub(super) fn check_group(&self, group: &str) -> Result<(), ResponseError> {
         if group.is_empty() || group.len() > MAX_STRING_BYTES {
             return Err(ResponseError::InvalidGroupId);
         }
@@ -333,9 +362,13 @@ impl GroupCoordinator {
             let before = (slot.machine.state(), slot.machine.generation());
             let mut effects = Vec::new();
             let result = step(&mut slot, self.now(), &mut effects);
+            if slot.machine.state() != before.0 {
+                // Before the record that holds it is written.
+                slot.state_since_ms = Some(self.clock.now_ms());
+            }
             self.carry_out(group, &mut slot, effects);
             log_change(group, before, &slot.machine);
-            if slot.machine.is_unused() && slot.offsets.is_empty() {
+            if slot.machine.is_unused() && slot.is_deserted() && slot.offsets.is_empty() {
                 slot.machine.retire();
                 self.groups
                     .write()
@@ -362,7 +395,7 @@ impl GroupCoordinator {
                     }
                 }
                 Effect::WakeAt(at) => self.wake(at, group),
-                Effect::Store(record, then) => match self.write_group(group, record) {
+                Effect::Store(record, then) => match self.write_group(group, slot, record) {
                     Ok(written) => {
                         let stored = Arc::clone(self).stored(group.to_owned(), then, written);
                         tokio::spawn(stored);
@@ -392,10 +425,11 @@ impl GroupCoordinator {
     fn write_group(
         &self,
         group: &str,
+        slot: &Slot,
         mut record: GroupMetadataValue,
     ) -> Result<Written, GroupError> {
         let now_ms = self.clock.now_ms();
-        record.current_state_timestamp_ms = now_ms;
+        record.current_state_timestamp_ms = slot.state_since_ms.unwrap_or(now_ms);
         let key = Key::Group {
             group: group.to_owned(),
         }
@@ -410,8 +444,30 @@ impl Slot {
         Self {
             machine,
             offsets,
+            state_since_ms: None,
+            commits_under_way: 0,
             joins: HashMap::new(),
             syncs: HashMap::new(),
+        }
+    }
+
+    /// There are no members, nobody is about to join, and nobody is about to commit.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.machine.state() == State::Empty
+            && self.machine.pending() == 0
+            && self.commits_under_way == 0
+    }
+
+    /// A commit is durable, or has failed.
+    pub(super) fn commit_ended(&mut self) {
+        self.commits_under_way = self.commits_under_way.saturating_sub(1);
+        self.settle_offsets();
+    }
+
+    /// To be called when offsets were removed.
+    pub(super) fn settle_offsets(&mut self) {
+        if self.commits_under_way == 0 {
+            self.offsets.settle();
         }
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! - [`machine`]: the classic group protocol, pure: no clock, no I/O;
 //! - [`coordinator`]: one lock per group around a machine and its offsets; timers, waiting clients;
-//!   `commits` is the part of it that is about offsets;
+//!   `commits` is the part of it that is about offsets, `removal` what is deleted or expires,
+//!   `listing` what administrators see;
+//! - [`expiry`]: which offsets have expired, pure;
 //! - [`offsets`]: what a group has committed;
 //! - [`offsets_topic`]: `__consumer_offsets`, where groups and offsets are kept, and its replay;
 //! - [`records`]: that topic's records, in Kafka's schemas.
@@ -13,10 +15,14 @@
 
 mod commits;
 pub mod coordinator;
+pub mod expiry;
+pub mod listing;
 pub mod machine;
 pub mod offsets;
 pub mod offsets_topic;
 pub mod records;
+mod removal;
+pub mod subscription;
 mod timers;
 
 use kafka_protocol::ResponseError;
@@ -32,6 +38,8 @@ use records::RecordError;
 pub trait ReadOnlyGroups: Send + Sync + std::fmt::Debug {
     /// Topic, partition and next offset of each position; `None` where the group is not of this kind.
     fn positions(&self, group: &str) -> Option<Vec<(String, i32, i64)>>;
+    /// Their names.
+    fn names(&self) -> Vec<String>;
 }
 
 /// Why groups could not be read or written.

@@ -17,6 +17,9 @@ struct Committed {
 #[derive(Clone, Debug, Default)]
 pub struct Offsets {
     topics: BTreeMap<String, BTreeMap<i32, Committed>>,
+    /// Where in `__consumer_offsets` the last removal of each offset stands, for commits that are
+    /// under way; see [`Offsets::settle`].
+    removed: BTreeMap<(String, i32), Offset>,
 }
 
 impl Offsets {
@@ -34,6 +37,12 @@ impl Offsets {
         value: OffsetCommitValue,
         log_offset: Offset,
     ) {
+        if !self.removed.is_empty() {
+            let removed = self.removed.get(&(topic.to_owned(), partition));
+            if removed.is_some_and(|removed| *removed > log_offset) {
+                return;
+            }
+        }
         let committed = Committed { value, log_offset };
         if !self.topics.contains_key(topic) {
             self.topics.insert(topic.to_owned(), BTreeMap::new());
@@ -66,6 +75,27 @@ impl Offsets {
                 self.topics.remove(topic);
             }
         }
+    }
+
+    /// Forgets one, where it was committed before `log_offset`; commits from before then that come
+    /// later are void.
+    pub fn remove_before(&mut self, topic: &str, partition: i32, log_offset: Offset) {
+        let present = self
+            .topics
+            .get(topic)
+            .and_then(|all| all.get(&partition))
+            .is_some_and(|committed| committed.log_offset < log_offset);
+        if present {
+            self.remove(topic, partition);
+        }
+        let removed = self.removed.entry((topic.to_owned(), partition));
+        let removed = removed.or_insert(log_offset);
+        *removed = log_offset.max(*removed);
+    }
+
+    /// No commit is under way.
+    pub fn settle(&mut self) {
+        self.removed.clear();
     }
 
     /// The offset committed for a partition.
@@ -129,5 +159,18 @@ mod tests {
         assert_eq!(offsets.get("t", 0), Some(&at(5)));
         offsets.remove("t", 0);
         assert!(offsets.is_empty());
+    }
+
+    #[test]
+    fn a_commit_from_before_a_removal_does_not_bring_the_offset_back() {
+        let mut offsets = Offsets::default();
+        offsets.commit("t", 0, at(10), 1);
+        offsets.remove_before("t", 0, 3);
+        offsets.commit("t", 0, at(20), 2);
+        assert!(offsets.is_empty());
+        offsets.commit("t", 0, at(30), 4);
+        offsets.remove_before("t", 0, 3);
+        assert_eq!(offsets.get("t", 0), Some(&at(30)));
+        offsets.settle();
     }
 }

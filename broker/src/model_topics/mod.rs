@@ -176,6 +176,13 @@ impl ReadOnlyGroups for Registry {
         found.sort_unstable();
         Some(found)
     }
+
+    fn names(&self) -> Vec<String> {
+        let topics = self.positions.keys();
+        topics
+            .map(|topic| format!("{GROUP_PREFIX}{topic}"))
+            .collect()
+    }
 }
 
 /// One engine for each model version in use, by model topic.

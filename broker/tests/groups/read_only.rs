@@ -21,6 +21,10 @@ impl ReadOnlyGroups for Positions {
     fn positions(&self, group: &str) -> Option<Vec<(String, i32, i64)>> {
         (group == "model").then(|| vec![("in".to_owned(), 0, 7), ("in".to_owned(), 2, 9)])
     }
+
+    fn names(&self) -> Vec<String> {
+        vec!["model".to_owned()]
+    }
 }
 
 async fn coordinator(folder: &TempDir) -> Arc<GroupCoordinator> {

@@ -192,6 +192,8 @@ pub fn sync_request(
         .with_group_id(group(name))
         .with_member_id(text(member_id))
         .with_generation_id(generation)
+        .with_protocol_type(Some(text("consumer")))
+        .with_protocol_name(Some(text("range")))
         .with_assignments(assignments.collect())
 }
 

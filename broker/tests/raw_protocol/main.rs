@@ -3,6 +3,7 @@
 //! wrong on both sides does not go unnoticed; the others in [`other_apis`].
 
 mod fetch_sessions;
+mod group_apis;
 mod other_apis;
 
 use std::ops::RangeInclusive;

@@ -35,7 +35,7 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::{Bytes, Client, RangeInclusive, TestServer, topic_name};
+use super::{Bytes, Client, RangeInclusive, TestServer, group_apis, topic_name};
 
 /// MEMBER_ID_REQUIRED.
 const MEMBER_ID_REQUIRED: i16 = 79;
@@ -45,7 +45,7 @@ fn text(value: &str) -> StrBytes {
 }
 
 /// The version of round `round`, in that range.
-fn version(round: i16, versions: &RangeInclusive<i16>) -> i16 {
+pub fn version(round: i16, versions: &RangeInclusive<i16>) -> i16 {
     (versions.start() + round).min(*versions.end())
 }
 
@@ -97,6 +97,10 @@ fn no_api_is_left_out() {
         ApiKey::IncrementalAlterConfigs,
         ApiKey::ListConfigResources,
         ApiKey::DescribeTopicPartitions,
+        ApiKey::ListGroups,
+        ApiKey::DescribeGroups,
+        ApiKey::OffsetDelete,
+        ApiKey::DeleteGroups,
     ]
     .map(|key| key as i16)
     .into();
@@ -276,7 +280,7 @@ async fn group(client: &mut Client, round: i16, topic: &str) {
     commit_and_fetch(client, round, &id, topic, &member, generation).await;
 
     let v = version(round, &leave_group::VERSIONS);
-    let request = LeaveGroupRequest::default().with_group_id(id);
+    let request = LeaveGroupRequest::default().with_group_id(id.clone());
     let request = if v >= 3 {
         request.with_members(vec![MemberIdentity::default().with_member_id(member)])
     } else {
@@ -287,6 +291,7 @@ async fn group(client: &mut Client, round: i16, topic: &str) {
         0,
         "LeaveGroup v{v}"
     );
+    group_apis::list_and_delete(client, round, &id, topic).await;
 }
 
 async fn join(client: &mut Client, round: i16, id: &GroupId) -> (StrBytes, i32) {

@@ -104,6 +104,18 @@ const SETTINGS: &[Entry] = &[
         "The longest metadata of an offset commit, bytes.",
     ),
     (
+        "offsets.retention.check.interval.ms",
+        Type::Long,
+        |s| s.offsets_retention_check_interval_ms.to_string(),
+        "How often expired offsets are looked for, milliseconds.",
+    ),
+    (
+        "offsets.retention.minutes",
+        Type::Int,
+        |s| s.offsets_retention_minutes.to_string(),
+        "Offsets of a group without members, and of topics that a group no longer reads, are kept for this long, minutes.",
+    ),
+    (
         "offsets.topic.num.partitions",
         Type::Int,
         |s| s.offsets_topic_num_partitions.to_string(),

@@ -5,7 +5,7 @@ use kafka_protocol::ResponseError;
 
 use super::{
     Effect, Group, JoinAnswer, JoinTimer, JoinedMember, Member, Millis, Protocol, State, Stored,
-    Ticket,
+    Ticket, subscription_bytes,
 };
 
 /// A member that wants to join.
@@ -55,6 +55,8 @@ impl Group {
             self.pending.remove(&request.member_id);
             self.remove_member(&request.member_id, effects);
             self.complete_if_all_joined(now, effects);
+        } else if !self.holds(&request) {
+            refuse(ResponseError::GroupMaxSizeReached, &request.member_id);
         } else if !self.supports(&request) {
             refuse(ResponseError::InconsistentGroupProtocol, &request.member_id);
         } else if request.member_id.is_empty() {
@@ -83,6 +85,21 @@ impl Group {
         }
     }
 
+    /// What the member says about itself fits, together with what the others say. A member that
+    /// says no more than before always fits.
+    fn holds(&self, request: &JoinRequest) -> bool {
+        let instance = request.instance_id.as_ref();
+        let id = instance
+            .and_then(|instance| self.static_members.get(instance))
+            .unwrap_or(&request.member_id);
+        let said = self.members.get(id).map_or(0, Member::subscription_bytes);
+        let says = instance.map_or(0, String::len)
+            + request.client_id.len()
+            + subscription_bytes(&request.protocols);
+        let others = self.subscription_bytes.saturating_sub(said);
+        says <= said || others.saturating_add(says) <= self.limits.max_subscription_bytes
+    }
+
     /// There is a protocol that everybody would offer with this member in the group.
     fn supports(&self, request: &JoinRequest) -> bool {
         if self.members.is_empty() {
@@ -103,14 +120,25 @@ impl Group {
                 None => self.add_member(now, member_id, request, effects),
             }
         } else if request.requires_known_member_id {
-            let deadline = now.saturating_add(request.session_timeout_ms);
-            self.pending.insert(member_id.clone(), deadline);
-            self.wake(deadline, effects);
+            self.expect(now, &member_id, request.session_timeout_ms, effects);
             let answer = JoinAnswer::refused(ResponseError::MemberIdRequired, &member_id);
             effects.push(Effect::Join(request.ticket, answer));
         } else {
             self.add_member(now, member_id, request, effects);
         }
+    }
+
+    /// Gives out an id; it expires as a member's session does.
+    fn expect(&mut self, now: Millis, id: &str, timeout_ms: Millis, effects: &mut Vec<Effect>) {
+        if self.pending.len() >= self.limits.max_pending {
+            let first = self.pending.iter().min_by_key(|(_, deadline)| **deadline);
+            if let Some(first) = first.map(|(id, _)| id.clone()) {
+                self.pending.remove(&first);
+            }
+        }
+        let deadline = now.saturating_add(timeout_ms);
+        self.pending.insert(id.to_owned(), deadline);
+        self.wake(deadline, effects);
     }
 
     fn join_known(&mut self, now: Millis, request: JoinRequest, effects: &mut Vec<Effect>) {
@@ -168,7 +196,6 @@ impl Group {
             self.static_members
                 .insert(instance.clone(), member_id.clone());
         }
-        self.count_protocols(&request.protocols, true);
         // It does not know its id and can't send heartbeats; if its connection is gone, nobody
         // will tell. So it has a deadline of its own.
         let deadline = now.saturating_add(self.limits.new_member_join_timeout_ms);
@@ -185,6 +212,7 @@ impl Group {
             join: Some(request.ticket),
             sync: None,
         };
+        self.count(&member, true);
         self.members.insert(member_id, member);
         self.wake(deadline, effects);
         self.rebalance_or_complete(now, effects);
@@ -200,13 +228,13 @@ impl Group {
         let Some(mut member) = self.members.remove(member_id) else {
             return;
         };
-        self.count_protocols(&member.protocols, false);
-        self.count_protocols(&request.protocols, true);
+        self.count(&member, false);
         member.protocols = request.protocols;
         member.client_id = request.client_id;
         member.client_host = request.client_host;
         member.session_timeout_ms = request.session_timeout_ms;
         member.rebalance_timeout_ms = request.rebalance_timeout_ms;
+        self.count(&member, true);
         // Whoever asked before on the same member's behalf has to ask again.
         answer_waiting(
             &mut member,
@@ -262,7 +290,7 @@ impl Group {
                 previous_leader,
                 supports_skip_assignment,
             };
-            effects.push(Effect::Store(self.record(None), then));
+            self.store(self.record(None), then, effects);
         } else {
             self.rebalance_or_complete(now, effects);
         }

@@ -74,7 +74,7 @@ impl Group {
             return Err(ResponseError::CoordinatorNotAvailable);
         }
         let instance_id = leaver.instance_id.as_deref();
-        if instance_id.is_none() && self.pending.remove(&leaver.member_id).is_some() {
+        if self.pending.remove(&leaver.member_id).is_some() {
             return Ok(());
         }
         let member_id = match instance_id {
@@ -123,8 +123,7 @@ impl Group {
             return Err(ResponseError::UnknownMemberId);
         }
         if generation >= 0 && self.is_unused() {
-            // Nothing is known of that generation.
-            return Err(ResponseError::IllegalGeneration);
+            return Err(ResponseError::GroupIdNotFound);
         }
         self.check_member(member_id, instance_id)?;
         if generation != self.generation {

@@ -26,6 +26,7 @@
 mod join;
 mod membership;
 mod rebalance;
+mod show;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -37,6 +38,7 @@ use kafka_protocol::ResponseError;
 
 pub use join::JoinRequest;
 pub use membership::{Committer, Leaver};
+pub use show::ShownMember;
 pub use sync::SyncRequest;
 
 use super::records::{GroupMetadataValue, MemberMetadata};
@@ -56,6 +58,11 @@ pub struct Limits {
     pub initial_rebalance_delay_ms: Millis,
     /// A member that has not seen its first join answered is dropped after this long.
     pub new_member_join_timeout_ms: Millis,
+    /// The most ids that are given out and not used yet. One more takes the place of the one that
+    /// would expire first: its client is told that it is unknown, and asks for another.
+    pub max_pending: usize,
+    /// The most bytes that the members of a group may say about themselves, all together.
+    pub max_subscription_bytes: usize,
 }
 
 /// Where a group stands. The names are Kafka's.
@@ -211,6 +218,12 @@ struct Member {
 }
 
 impl Member {
+    /// What it holds of memory, about: what clients choose freely.
+    fn subscription_bytes(&self) -> usize {
+        let instance = self.instance_id.as_ref().map_or(0, String::len);
+        instance + self.client_id.len() + subscription_bytes(&self.protocols)
+    }
+
     fn metadata(&self, protocol: &str) -> Bytes {
         self.protocols
             .iter()
@@ -218,11 +231,37 @@ impl Member {
             .map_or_else(Bytes::new, |offered| offered.metadata.clone())
     }
 
+    fn restored(stored: MemberMetadata, protocol: &str) -> Self {
+        Self {
+            instance_id: stored.group_instance_id,
+            client_id: stored.client_id,
+            client_host: stored.client_host,
+            session_timeout_ms: stored.session_timeout_ms.max(0) as Millis,
+            rebalance_timeout_ms: stored.rebalance_timeout_ms.max(0) as Millis,
+            protocols: vec![Protocol {
+                name: protocol.to_owned(),
+                metadata: stored.subscription,
+            }],
+            assignment: stored.assignment,
+            is_new: false,
+            deadline: 0,
+            join: None,
+            sync: None,
+        }
+    }
+
     /// When the member is given up. A member that waits for an answer can't send heartbeats.
     fn expires_at(&self) -> Option<Millis> {
         let waits = self.join.is_some() || self.sync.is_some();
         (self.is_new || !waits).then_some(self.deadline)
     }
+}
+
+fn subscription_bytes(protocols: &[Protocol]) -> usize {
+    protocols
+        .iter()
+        .map(|protocol| protocol.name.len() + protocol.metadata.len())
+        .sum()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -261,6 +300,8 @@ pub struct Group {
     static_members: BTreeMap<String, String>,
     /// How many members offer each protocol.
     offered: BTreeMap<String, usize>,
+    /// What the members say about themselves, bytes.
+    subscription_bytes: usize,
     /// Ids that were given out by MEMBER_ID_REQUIRED, until they are used or expire.
     pending: BTreeMap<String, Millis>,
     /// Members that have joined this generation and have not synced.
@@ -270,6 +311,8 @@ pub struct Group {
     /// The leader's assignment while it is being stored.
     assignments: Option<BTreeMap<String, Bytes>>,
     wake_at: Option<Millis>,
+    /// A record about the group was stored, or is being stored.
+    has_record: bool,
 }
 
 impl Group {
@@ -285,12 +328,14 @@ impl Group {
             members: BTreeMap::new(),
             static_members: BTreeMap::new(),
             offered: BTreeMap::new(),
+            subscription_bytes: 0,
             pending: BTreeMap::new(),
             unsynced: BTreeSet::new(),
             unsynced_deadline: None,
             join_timer: None,
             assignments: None,
             wake_at: None,
+            has_record: false,
         }
     }
 
@@ -303,43 +348,35 @@ impl Group {
     ) -> Self {
         let mut group = Self::new(limits);
         group.generation = record.generation;
+        group.has_record = true;
+        group.protocol_type = Some(record.protocol_type).filter(|name| !name.is_empty());
         if record.members.is_empty() {
             return group;
         }
         let protocol = record.protocol.unwrap_or_default();
         for stored in record.members {
-            let member = Member {
-                instance_id: stored.group_instance_id.clone(),
-                client_id: stored.client_id,
-                client_host: stored.client_host,
-                session_timeout_ms: stored.session_timeout_ms.max(0) as Millis,
-                rebalance_timeout_ms: stored.rebalance_timeout_ms.max(0) as Millis,
-                protocols: vec![Protocol {
-                    name: protocol.clone(),
-                    metadata: stored.subscription,
-                }],
-                assignment: stored.assignment,
-                is_new: false,
-                deadline: 0,
-                join: None,
-                sync: None,
-            };
-            group.count_protocols(&member.protocols, true);
-            if let Some(instance) = stored.group_instance_id {
-                group
-                    .static_members
-                    .insert(instance, stored.member_id.clone());
+            let member_id = stored.member_id.clone();
+            let member = Member::restored(stored, &protocol);
+            if let Some(instance) = &member.instance_id {
+                let instances = &mut group.static_members;
+                instances.insert(instance.clone(), member_id.clone());
             }
-            group.members.insert(stored.member_id.clone(), member);
-            group.touch(now, &stored.member_id, effects);
+            group.count(&member, true);
+            if let Some(twice) = group.members.insert(member_id.clone(), member) {
+                group.count(&twice, false);
+            }
+            group.touch(now, &member_id, effects);
         }
         group.leader = record
             .leader
             .filter(|leader| group.members.contains_key(leader))
             .or_else(|| group.members.keys().next().cloned());
-        group.protocol_type = Some(record.protocol_type);
         group.protocol = Some(protocol);
         group.state = State::Stable;
+        if group.members.len() > limits.max_size {
+            // The limit was lowered: those who rejoin first stay.
+            group.prepare_rebalance(now, effects);
+        }
         group
     }
 
@@ -378,16 +415,29 @@ impl Group {
         self.leader.as_deref()
     }
 
-    /// The members' ids and assignments, by id.
-    pub fn assignments(&self) -> impl Iterator<Item = (&str, &Bytes)> {
-        self.members
-            .iter()
-            .map(|(id, member)| (id.as_str(), &member.assignment))
+    /// Nobody is in it, nobody is expected, and nothing is stored about it.
+    pub fn is_unused(&self) -> bool {
+        self.state == State::Empty && !self.has_record && self.pending.is_empty()
     }
 
-    /// Nobody is in it, nobody is expected, and nothing was ever stored about it.
-    pub fn is_unused(&self) -> bool {
-        self.state == State::Empty && self.generation == 0 && self.pending.is_empty()
+    /// A record about the group was stored, or is being stored.
+    pub fn has_record(&self) -> bool {
+        self.has_record
+    }
+
+    /// How many ids are given out and not used yet.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// The group's record was removed from the log, at `generation`. Nothing happens where the
+    /// group has gone on since: then there is another record, or will be.
+    pub fn record_removed(&mut self, generation: i32) {
+        if self.state == State::Empty && self.generation == generation {
+            self.has_record = false;
+            self.generation = 0;
+            self.protocol_type = None;
+        }
     }
 
     /// Ends an unused group, so that whoever still holds it looks for another.
@@ -423,8 +473,20 @@ impl Group {
         }
     }
 
-    fn count_protocols(&mut self, protocols: &[Protocol], added: bool) {
-        for protocol in protocols {
+    fn store(&mut self, record: GroupMetadataValue, then: Stored, effects: &mut Vec<Effect>) {
+        self.has_record = true;
+        effects.push(Effect::Store(record, then));
+    }
+
+    /// Counts a member's protocols in or out.
+    fn count(&mut self, member: &Member, added: bool) {
+        let bytes = member.subscription_bytes();
+        self.subscription_bytes = if added {
+            self.subscription_bytes.saturating_add(bytes)
+        } else {
+            self.subscription_bytes.saturating_sub(bytes)
+        };
+        for protocol in &member.protocols {
             let count = self.offered.entry(protocol.name.clone()).or_default();
             *count = if added {
                 *count + 1

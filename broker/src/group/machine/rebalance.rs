@@ -152,8 +152,7 @@ impl Group {
             self.state = State::Empty;
             self.protocol = None;
             self.leader = None;
-            effects.push(Effect::Store(self.record(None), Stored::Nothing));
-            return;
+            return self.store(self.record(None), Stored::Nothing, effects);
         }
         self.protocol = self.select_protocol();
         self.state = State::CompletingRebalance;
@@ -163,18 +162,21 @@ impl Group {
         self.wake(deadline, effects);
     }
 
+    /// Everybody is to sync from here on, absent static members too: for them as well both the
+    /// session and the time to sync begin anew.
     fn answer_joins(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let mut joined = Vec::new();
+        let mut members = Vec::with_capacity(self.members.len());
         for (id, member) in &mut self.members {
             member.assignment.clear();
-            if let Some(ticket) = member.join.take() {
-                member.is_new = false;
-                joined.push((id.clone(), ticket));
-            }
+            let ticket = member.join.take();
+            member.is_new &= ticket.is_none();
+            members.push((id.clone(), ticket));
         }
-        for (id, ticket) in joined {
-            let is_leader = self.leader.as_deref() == Some(&id);
-            effects.push(Effect::Join(ticket, self.joined(&id, is_leader)));
+        for (id, ticket) in members {
+            if let Some(ticket) = ticket {
+                let is_leader = self.leader.as_deref() == Some(&id);
+                effects.push(Effect::Join(ticket, self.joined(&id, is_leader)));
+            }
             self.touch(now, &id, effects);
             self.unsynced.insert(id);
         }
@@ -232,7 +234,7 @@ impl Group {
             ResponseError::UnknownMemberId,
             effects,
         );
-        self.count_protocols(&member.protocols, false);
+        self.count(&member, false);
         if let Some(instance) = &member.instance_id
             && self
                 .static_members

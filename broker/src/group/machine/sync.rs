@@ -53,7 +53,7 @@ impl Group {
             let then = Stored::Assignment {
                 generation: self.generation,
             };
-            effects.push(Effect::Store(self.record(Some(&given)), then));
+            self.store(self.record(Some(&given)), then, effects);
             self.assignments = Some(given);
         }
     }

@@ -27,6 +27,8 @@ impl Sim {
             max_size: 100,
             initial_rebalance_delay_ms: DELAY,
             new_member_join_timeout_ms: 300_000,
+            max_pending: 100,
+            max_subscription_bytes: 1 << 20,
         })
     }
 
@@ -513,6 +515,23 @@ fn an_absent_static_member_is_kept_through_a_rebalance() {
         "a leader that is absent can't lead"
     );
     assert_eq!(sim.joined(rejoin).members.len(), 3);
+
+    let joiner = sim.joined(third).member_id.clone();
+    sim.sync(&b, 2, &[(&a, "0"), (&b, "1"), (&joiner, "2")]);
+    sim.sync(&joiner, 2, &[]);
+    for _ in 0..REBALANCE / SESSION {
+        sim.pass(SESSION - 1);
+        for id in [&b, &joiner] {
+            assert_eq!(sim.heartbeat(id, 2), Ok(()));
+        }
+    }
+    sim.pass(SESSION - 1);
+    assert_eq!(
+        sim.heartbeat(&b, 2),
+        Err(ResponseError::RebalanceInProgress),
+        "but not for longer than it may take to sync"
+    );
+    assert_eq!(sim.group.len(), 2);
 }
 
 #[test]
@@ -628,7 +647,11 @@ fn strangers_and_stale_generations_are_refused() {
 
     let mut simple = Sim::new();
     assert_eq!(simple.commit("", -1), Ok(()));
-    assert_eq!(simple.commit("m", 3), Err(ResponseError::IllegalGeneration));
+    assert_eq!(
+        simple.commit("m", 3),
+        Err(ResponseError::GroupIdNotFound),
+        "there is no such group"
+    );
 }
 
 #[test]
@@ -637,6 +660,8 @@ fn a_full_group_takes_nobody_else() {
         max_size: 2,
         initial_rebalance_delay_ms: 0,
         new_member_join_timeout_ms: 300_000,
+        max_pending: 100,
+        max_subscription_bytes: 1 << 20,
     });
     let first = sim.join("");
     let a = sim.joined(first).member_id.clone();
