@@ -432,15 +432,24 @@ async fn topics_are_deleted_by_name_and_by_id() {
     }
     let id = create_ordinary(&fixture, "a", 1).await;
     create_ordinary(&fixture, "b", 1).await;
-    let derived = NewTopic {
-        name: "scored".into(),
-        partitions: 1,
-        configs: BTreeMap::new(),
-        kind: TopicKind::Derived {
-            model_topic: "fraud".into(),
-        },
-    };
-    fixture.broker.catalog.create_topic(derived).await.unwrap();
+    let model_topic = "fraud".to_owned();
+    for (name, kind) in [
+        (
+            "scored",
+            TopicKind::Derived {
+                model_topic: model_topic.clone(),
+            },
+        ),
+        ("scored.changelog", TopicKind::Changelog { model_topic }),
+    ] {
+        let new = NewTopic {
+            name: name.into(),
+            partitions: 1,
+            configs: BTreeMap::new(),
+            kind,
+        };
+        fixture.broker.catalog.create_topic(new).await.unwrap();
+    }
     let by_name = |n: &str| DeleteTopicState::default().with_name(Some(name(n)));
     let by_id = |id| {
         DeleteTopicState::default()
@@ -451,7 +460,7 @@ async fn topics_are_deleted_by_name_and_by_id() {
         by_id(id),
         by_id(Uuid::from_u128(77)),
         by_name("b"),
-        by_name("scored"),
+        by_name("scored.changelog"),
         by_name("b").with_topic_id(id),
         DeleteTopicState::default().with_name(None),
     ]);
@@ -475,7 +484,7 @@ async fn topics_are_deleted_by_name_and_by_id() {
         .iter()
         .map(|t| t.name.clone())
         .collect();
-    assert_eq!(left, ["scored"]);
+    assert_eq!(left, ["scored", "scored.changelog"]);
 }
 
 async fn describe(

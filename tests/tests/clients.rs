@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier,
+    TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::message::{Header, Message, OwnedHeaders};
@@ -268,6 +271,51 @@ fn topics_configs_and_ids_survive_and_a_deleted_topic_is_gone() {
     assert_eq!(configs["cleanup.policy"].value.as_deref(), Some("delete"));
     assert!(configs["cleanup.policy"].is_default);
     assert!(!milena.data_dir().join("gone-0").exists());
+}
+
+#[test]
+fn configs_and_partitions_are_there_after_a_kill_right_after_the_answer() {
+    let mut milena = Milena::start("[[topic]]\nname = \"t\"\npartitions = 1\n");
+    let runtime = runtime();
+    let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+    for round in 1..=5usize {
+        let (count, age) = (round + 1, format!("{round}000"));
+        let admin: AdminClient<DefaultClientContext> = milena.client_with(&[]);
+        let grown = [NewPartitions::new("t", count)];
+        let (of_topic, of_broker) = (
+            AlterConfig::new(ResourceSpecifier::Topic("t")).set("retention.ms", &age),
+            AlterConfig::new(ResourceSpecifier::Broker(0)).set("log.segment.bytes", "2097152"),
+        );
+        // The last answer of a round is right before the kill: each kind in its turn.
+        let grow = || runtime.block_on(admin.create_partitions(&grown, &options));
+        let alter = || runtime.block_on(admin.alter_configs([&of_topic, &of_broker], &options));
+        let (grown, altered) = if round % 2 == 0 {
+            let grown = grow();
+            (grown, alter())
+        } else {
+            let altered = alter();
+            (grow(), altered)
+        };
+        milena.kill();
+        assert!(grown.expect("an answer").iter().all(Result::is_ok));
+        assert!(altered.expect("an answer").iter().all(Result::is_ok));
+        milena.restart();
+
+        let admin: AdminClient<DefaultClientContext> = milena.client_with(&[]);
+        let metadata = admin.inner().fetch_metadata(Some("t"), PATIENCE);
+        let metadata = metadata.expect("metadata");
+        assert_eq!(metadata.topics()[0].partitions().len(), count);
+        let resources = [ResourceSpecifier::Topic("t"), ResourceSpecifier::Broker(0)];
+        let described = runtime.block_on(admin.describe_configs(&resources, &options));
+        let described = described.expect("describe");
+        let value = |resource: usize, key: &str| {
+            let configs = described[resource].as_ref().expect("configs").entry_map();
+            configs[key].value.clone()
+        };
+        assert_eq!(value(0, "retention.ms"), Some(age));
+        assert_eq!(value(1, "log.segment.bytes").as_deref(), Some("2097152"));
+        assert_eq!(value(0, "segment.bytes").as_deref(), Some("2097152"));
+    }
 }
 
 #[test]

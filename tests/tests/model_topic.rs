@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer};
@@ -291,6 +293,135 @@ fn model_topics_chain() {
     let outputs = wait_for(&milena, "out2", 0, 2);
     let values: Vec<Value> = outputs.iter().map(value).collect();
     assert_eq!(values, [json!({ "value": 30.5 }), json!({ "value": 50.5 })]);
+}
+
+fn grow(milena: &Milena, partitions: &[(&str, usize)]) -> Vec<Result<String, RDKafkaErrorCode>> {
+    let admin: AdminClient<DefaultClientContext> = milena.client_with(&[]);
+    let grown: Vec<_> = partitions
+        .iter()
+        .map(|(topic, count)| NewPartitions::new(topic, *count))
+        .collect();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let results = runtime.block_on(admin.create_partitions(&grown, &AdminOptions::new()));
+    let results = results.expect("an answer").into_iter();
+    results
+        .map(|result| result.map_err(|(_, code)| code))
+        .collect()
+}
+
+#[test]
+fn an_input_gets_more_partitions_while_model_topics_run_and_everything_in_them_is_scored() {
+    let model = tempfile::tempdir().expect("a folder");
+    linear_model(model.path());
+    for start in ["earliest", "latest"] {
+        let chained = format!(
+            "{}start = {start:?}\n[[model_topic]]\nname = \"out2\"\ninput = \"out.dlq\"\n\
+             model = \"m\"\n",
+            config(model.path())
+        );
+        let mut milena = Milena::start(&chained);
+        let record = (None, Some(&br#"{"a": 1}"#[..]));
+        eventually("it has begun", || {
+            produce(&milena, "in", 0, &[record]);
+            (milena.ends("out").get(&0).copied() >= Some(1)).then_some(())
+        });
+        let names = |n: usize| vec![Ok("in".to_owned()); n];
+        assert_eq!(grow(&milena, &[("in", 5)]), names(1), "{start}");
+        let counts =
+            ["in", "out", "out.dlq", "out2", "out2.dlq"].map(|topic| milena.ends(topic).len());
+        assert_eq!(counts, [5; 5], "outputs grow with their input");
+
+        // One record for the model, one for the dead letters, which the second model topic reads.
+        produce(&milena, "in", 4, &[record, (None, Some(b"not json"))]);
+        assert_eq!(wait_for(&milena, "out", 4, 1).len(), 1, "{start}");
+        assert_eq!(wait_for(&milena, "out.dlq", 4, 1).len(), 1, "{start}");
+        assert_eq!(wait_for(&milena, "out2.dlq", 4, 1).len(), 1, "{start}");
+
+        // Killed right after the answer, with records in a partition that no commit has named.
+        assert_eq!(grow(&milena, &[("in", 6)]), names(1), "{start}");
+        produce(&milena, "in", 5, &[record, record, record]);
+        milena.kill();
+        milena.restart();
+        assert_eq!(milena.ends("in").len(), 6);
+        assert_eq!(wait_for(&milena, "out", 5, 3).len(), 3, "{start}");
+        assert_eq!(wait_for(&milena, "out", 4, 1).len(), 1, "{start}");
+
+        let refused = RDKafkaErrorCode::PolicyViolation;
+        assert_eq!(grow(&milena, &[("out", 9)]), [Err(refused)]);
+    }
+}
+
+#[test]
+fn several_inputs_get_more_partitions_in_one_request() {
+    let model = tempfile::tempdir().expect("a folder");
+    linear_model(model.path());
+    let two = config(model.path()).replace("input = \"in\"", "input = [\"in\", \"in2\"]");
+    let milena = Milena::start(&format!("[[topic]]\nname = \"in2\"\npartitions = 3\n{two}"));
+    let refused = RDKafkaErrorCode::PolicyViolation;
+    assert_eq!(grow(&milena, &[("in", 4)]), [Err(refused)]);
+    assert_eq!(milena.ends("in").len(), 3);
+    let grown = grow(&milena, &[("in", 4), ("in2", 4)]);
+    assert_eq!(grown, [Ok("in".to_owned()), Ok("in2".to_owned())]);
+    let record = (None, Some(&br#"{"a": 1}"#[..]));
+    produce(&milena, "in", 3, &[record]);
+    produce(&milena, "in2", 3, &[record]);
+    assert_eq!(wait_for(&milena, "out", 3, 2).len(), 2);
+}
+
+#[test]
+fn outputs_catch_up_with_an_input_that_grew_without_their_model_topic() {
+    let model = tempfile::tempdir().expect("a folder");
+    linear_model(model.path());
+    let mut milena = Milena::start(&config(model.path()));
+    let whole = milena.config().to_owned();
+    assert!(milena.stop().success());
+    let broker = whole.split("[[topic]]").next().unwrap_or_default();
+    milena.set_config(broker.to_owned());
+    milena.restart();
+    assert_eq!(grow(&milena, &[("in", 4)]), [Ok("in".to_owned())]);
+    assert_eq!(milena.ends("out").len(), 3);
+    produce(&milena, "in", 3, &[(None, Some(br#"{"a": 1}"#))]);
+    assert!(milena.stop().success());
+    milena.set_config(whole);
+    milena.restart();
+    assert_eq!(wait_for(&milena, "out", 3, 1).len(), 1);
+}
+
+#[test]
+fn the_topics_of_a_model_topic_can_be_deleted_once_it_has_left_the_config() {
+    let model = tempfile::tempdir().expect("a folder");
+    linear_model(model.path());
+    let mut milena = Milena::start(&config(model.path()));
+    let delete = |milena: &Milena, topic: &str| {
+        let admin: AdminClient<DefaultClientContext> = milena.client_with(&[]);
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let deleted = runtime.block_on(admin.delete_topics(&[topic], &AdminOptions::new()));
+        let deleted = deleted.expect("an answer").remove(0);
+        deleted.map(|_| ()).map_err(|(_, code)| code)
+    };
+    let refused = Err(RDKafkaErrorCode::PolicyViolation);
+    for topic in ["out", "out.dlq", "out.changelog"] {
+        assert_eq!(delete(&milena, topic), refused, "{topic}");
+    }
+    assert!(milena.stop().success());
+    let broker = milena
+        .config()
+        .split("[[topic]]")
+        .next()
+        .unwrap_or_default();
+    milena.set_config(broker.to_owned());
+    milena.restart();
+    // It says how much of the outputs is committed.
+    assert_eq!(delete(&milena, "out.changelog"), refused);
+    for topic in ["out", "out.dlq", "out.changelog"] {
+        assert_eq!(delete(&milena, topic), Ok(()), "{topic}");
+    }
+    milena.kill();
+    milena.restart();
+    assert_eq!(
+        delete(&milena, "out"),
+        Err(RDKafkaErrorCode::UnknownTopicOrPartition)
+    );
 }
 
 #[test]

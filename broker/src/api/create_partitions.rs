@@ -5,10 +5,12 @@
 //!   named twice fails.
 //! - A manual assignment may name this broker only, once for each new partition.
 //! - `validate_only` checks everything and changes nothing.
-//! - Topics that the broker writes itself are refused with POLICY_VIOLATION, and so are those that a
-//!   model topic reads: its outputs have as many partitions as its inputs.
+//! - The outputs of a model topic grow with its inputs, at once and before the answer, and the model
+//!   topic goes on with the new partitions while it runs. Where it has several inputs, all of them
+//!   must be in the request, or it is POLICY_VIOLATION.
+//! - Topics that the broker writes itself are refused with POLICY_VIOLATION.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
 use kafka_protocol::ResponseError;
@@ -24,6 +26,7 @@ use kafka_protocol::protocol::StrBytes;
 use crate::Broker;
 use crate::api::error_code;
 use crate::catalog::{CatalogError, Growth};
+use crate::model_topics::GrowError;
 use crate::router::{Reply, RequestContext};
 
 /// Versions served.
@@ -36,80 +39,85 @@ pub async fn handle(
     ctx: &RequestContext,
     request: CreatePartitionsRequest,
 ) -> Reply<CreatePartitionsResponse> {
+    let broker = &ctx.broker;
     let mut times_named: HashMap<TopicName, u32> = HashMap::with_capacity(request.topics.len());
     for topic in &request.topics {
         *times_named.entry(topic.name.clone()).or_default() += 1;
     }
-    let mut results = Vec::with_capacity(times_named.len());
+    let mut results: Vec<(TopicName, Result<(), Refusal>)> = Vec::with_capacity(times_named.len());
+    let mut asked = BTreeMap::new();
     for topic in request.topics {
-        // Nothing is left of a name whose failure was reported already.
+        // Nothing is left of a name whose failure was noted already.
         let Some(times) = times_named.remove(&topic.name) else {
             continue;
         };
-        let result = if times > 1 {
-            Err((
+        let result = match times {
+            1 => check(broker, &topic),
+            _ => Err((
                 ResponseError::InvalidRequest,
                 format!("topic '{}' is {times} times in the request", &*topic.name.0),
-            ))
-        } else {
-            grow(&ctx.broker, &topic, request.validate_only).await
+            )),
         };
-        let (code, message) = match result {
-            Ok(()) => (0, None),
-            Err((code, message)) => {
-                tracing::debug!(topic = &**topic.name, reason = message, "topic not grown");
-                (code.code(), Some(StrBytes::from_string(message)))
-            }
-        };
-        results.push(
-            CreatePartitionsTopicResult::default()
-                .with_name(topic.name)
-                .with_error_code(code)
-                .with_error_message(message),
-        );
+        if result.is_ok() {
+            asked.insert(topic.name.to_string(), topic.count);
+        }
+        results.push((topic.name, result));
     }
-    Reply::Now(CreatePartitionsResponse::default().with_results(results))
+    let grown = broker
+        .model_topics
+        .grow(&broker.catalog, asked, request.validate_only);
+    let mut failed = grown.await;
+    let results = results.into_iter().map(|(name, result)| {
+        let result = match failed.remove(&*name.0) {
+            None => result,
+            Some(GrowError::Inputs(reason)) => Err((ResponseError::PolicyViolation, reason)),
+            Some(GrowError::Catalog(error)) => Err(of_catalog(&error)),
+        };
+        answer(name, result)
+    });
+    Reply::Now(CreatePartitionsResponse::default().with_results(results.collect()))
 }
 
-async fn grow(
-    broker: &Broker,
-    asked: &CreatePartitionsTopic,
-    validate_only: bool,
-) -> Result<(), Refusal> {
+fn answer(name: TopicName, result: Result<(), Refusal>) -> CreatePartitionsTopicResult {
+    let (code, message) = match result {
+        Ok(()) => (0, None),
+        Err((code, message)) => {
+            tracing::debug!(topic = &**name, reason = message, "topic not grown");
+            (code.code(), Some(StrBytes::from_string(message)))
+        }
+    };
+    CreatePartitionsTopicResult::default()
+        .with_name(name)
+        .with_error_code(code)
+        .with_error_message(message)
+}
+
+fn of_catalog(error: &CatalogError) -> Refusal {
+    (error_code::of_catalog(error), error.to_string())
+}
+
+/// What is wrong with one topic's growth.
+fn check(broker: &Broker, asked: &CreatePartitionsTopic) -> Result<(), Refusal> {
     let growth = Growth {
         topic: asked.name.to_string(),
         partitions: asked.count,
     };
-    let of_catalog = |error: CatalogError| (error_code::of_catalog(&error), error.to_string());
-    let topic = broker.catalog.check_growth(&growth).map_err(of_catalog)?;
+    let checked = broker.catalog.check_growth(&growth);
+    let topic = checked.map_err(|error| of_catalog(&error))?;
     if !topic.kind.is_writable_by_clients() {
-        return Err(of_catalog(CatalogError::Owned {
+        return Err(of_catalog(&CatalogError::Owned {
             topic: growth.topic,
             owner: topic.kind.owner(),
             what: "its partitions are not a client's to add".to_owned(),
         }));
     }
-    if let Some(model_topic) = broker.model_topics.reader_of(&growth.topic) {
-        let message = format!(
-            "topic '{}' is an input of model topic '{model_topic}', whose outputs have as many \
-             partitions",
-            growth.topic
-        );
-        return Err((ResponseError::PolicyViolation, message));
+    match &asked.assignments {
+        Some(assignments) => {
+            let added = asked.count.saturating_sub(topic.partition_count());
+            check_assignments(BrokerId(broker.node_id), added, assignments)
+        }
+        None => Ok(()),
     }
-    if let Some(assignments) = &asked.assignments {
-        let added = asked.count.saturating_sub(topic.partition_count());
-        check_assignments(BrokerId(broker.node_id), added, assignments)?;
-    }
-    if validate_only {
-        return Ok(());
-    }
-    broker
-        .catalog
-        .grow(vec![growth])
-        .await
-        .map_err(of_catalog)?;
-    Ok(())
 }
 
 fn check_assignments(

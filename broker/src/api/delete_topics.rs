@@ -4,6 +4,8 @@
 //! - From version 6 topics are named by name or by id, one of the two.
 //! - Topics that the broker writes itself are refused with POLICY_VIOLATION, as Produce refuses
 //!   them: a model topic's outputs, dead letters and changelog, and the broker's internal topics.
+//! - Once a model topic has left the config, its outputs and dead letters are deleted like any topic,
+//!   and after them its changelog: until then that says how much of them is committed.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
@@ -92,15 +94,8 @@ fn find(broker: &Broker, asked: &DeleteTopicState) -> Result<Arc<Topic>, Refusal
 
 async fn delete(broker: &Broker, topic: &Topic) -> Result<(TopicName, Uuid), Refusal> {
     let name = &topic.name;
-    let owner = match &topic.kind {
-        TopicKind::Ordinary => None,
-        TopicKind::Internal => Some("the broker itself".to_owned()),
-        TopicKind::Derived { model_topic }
-        | TopicKind::DeadLetter { model_topic }
-        | TopicKind::Changelog { model_topic } => Some(format!("model topic '{model_topic}'")),
-    };
-    if let Some(owner) = owner {
-        let message = format!("topic '{name}' belongs to {owner} and can't be deleted");
+    if let Some(reason) = reserved(broker, topic) {
+        let message = format!("topic '{name}' belongs to {}: {reason}", topic.kind.owner());
         return Err(refusal(ResponseError::PolicyViolation, message));
     }
     broker
@@ -110,6 +105,35 @@ async fn delete(broker: &Broker, topic: &Topic) -> Result<(TopicName, Uuid), Ref
         .map_err(of_catalog)?;
     broker.groups.forget_topic(topic);
     Ok((TopicName(StrBytes::from_string(name.clone())), topic.id))
+}
+
+/// Why clients may not delete a topic.
+fn reserved(broker: &Broker, topic: &Topic) -> Option<String> {
+    let in_config = "it can be deleted once that is not in the config any more";
+    match &topic.kind {
+        TopicKind::Ordinary => None,
+        TopicKind::Internal => Some("it can't be deleted".to_owned()),
+        TopicKind::Derived { model_topic }
+        | TopicKind::DeadLetter { model_topic }
+        | TopicKind::Changelog { model_topic }
+            if broker.model_topics.is_configured(model_topic) =>
+        {
+            Some(in_config.to_owned())
+        }
+        TopicKind::Derived { .. } | TopicKind::DeadLetter { .. } => None,
+        TopicKind::Changelog { model_topic } => {
+            let topics = broker.catalog.topics();
+            let output = topics.iter().find(|other| match &other.kind {
+                TopicKind::Derived { model_topic: of }
+                | TopicKind::DeadLetter { model_topic: of } => of == model_topic,
+                _ => false,
+            })?;
+            Some(format!(
+                "it says how much of '{}' is committed; delete that first",
+                output.name
+            ))
+        }
+    }
 }
 
 fn refusal(code: ResponseError, message: impl Into<String>) -> Refusal {

@@ -20,7 +20,7 @@ use storage::partition_log::Durability;
 use storage::{Offset, PartitionLog};
 
 use super::changelog::{CommitBatch, TopicPartitionId};
-use super::embedded::{CommittedPositions, Topics, partition};
+use super::embedded::{CommittedPositions, Topics, TopicsNow, partition};
 use super::turns::Turns;
 use crate::clock::Clock;
 
@@ -30,7 +30,7 @@ const BATCH_BYTES: usize = 512 << 10;
 /// Commits for one model topic, one at a time.
 #[derive(Debug)]
 pub(super) struct Committer {
-    topics: Topics,
+    topics: TopicsNow,
     turns: Arc<Turns>,
     positions: CommittedPositions,
     wrote_state: AtomicBool,
@@ -47,7 +47,7 @@ struct Staged {
 
 impl Committer {
     pub(super) fn new(
-        topics: Topics,
+        topics: TopicsNow,
         turns: Arc<Turns>,
         positions: CommittedPositions,
         clock: Arc<dyn Clock>,
@@ -68,7 +68,8 @@ impl Committer {
     }
 
     pub(super) async fn commit(&self, commits: &[Commit]) -> Result<(), CommitError> {
-        let batches = self.output_batches(commits)?;
+        let topics = self.topics.get();
+        let batches = output_batches(&topics, commits)?;
         let _turns = self
             .turns
             .take(batches.keys().copied().collect::<BTreeSet<_>>())
@@ -79,11 +80,11 @@ impl Committer {
         }
         let staged = stage(batches)?;
 
-        if let Err(error) = self.sync(commits, &staged).await {
+        if let Err(error) = sync(&topics, commits, &staged).await {
             discard(&staged);
             return Err(error);
         }
-        self.write_changelog(commits, &staged).await?;
+        self.write_changelog(&topics, commits, &staged).await?;
 
         for output in &staged {
             output
@@ -96,62 +97,16 @@ impl Committer {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         for (task, input, next) in moved(commits) {
-            if let Some(topic) = self.topics.inputs.get(input) {
+            if let Some(topic) = topics.inputs.get(input) {
                 positions.insert((topic.id, task.partition), next);
             }
         }
         Ok(())
     }
 
-    fn output_batches(
-        &self,
-        commits: &[Commit],
-    ) -> Result<BTreeMap<TopicPartitionId, (Arc<PartitionLog>, Bytes)>, CommitError> {
-        let mut outputs: BTreeMap<TopicPartitionId, (Arc<PartitionLog>, Batches)> = BTreeMap::new();
-        for output in commits.iter().flat_map(|commit| &commit.outputs) {
-            let topic = self.topics.output(output.topic).ok_or_else(|| {
-                CommitError::Fatal(format!("there is no topic for {:?} outputs", output.topic))
-            })?;
-            let log = partition(topic, output.partition)
-                .map_err(|e| CommitError::Fatal(e.to_string()))?;
-            outputs
-                .entry((topic.id, output.partition))
-                .or_insert_with(|| (log.clone(), Batches::default()))
-                .1
-                .push(output);
-        }
-        Ok(outputs
-            .into_iter()
-            .map(|(id, (log, batches))| (id, (log, batches.finish())))
-            .collect())
-    }
-
-    /// Everything below the offsets that the changelog is about to name.
-    async fn sync(&self, commits: &[Commit], staged: &[Staged]) -> Result<(), CommitError> {
-        let mut syncs: Vec<BoxFuture<'static, Result<(), CommitError>>> = Vec::new();
-        for (task, input, next) in moved(commits) {
-            let topic = self
-                .topics
-                .inputs
-                .get(input)
-                .ok_or_else(|| CommitError::Fatal(format!("there is no input {input}")))?;
-            let log =
-                partition(topic, task.partition).map_err(|e| CommitError::Fatal(e.to_string()))?;
-            let what = format!("input '{}' partition {}", topic.name, task.partition);
-            syncs.push(synced(log, next, what));
-        }
-        for output in staged {
-            syncs.push(synced(
-                &output.log,
-                output.end,
-                format!("output partition {}", output.id.1),
-            ));
-        }
-        try_join_all(syncs).await.map(|_| ())
-    }
-
     async fn write_changelog(
         &self,
+        topics: &Topics,
         commits: &[Commit],
         staged: &[Staged],
     ) -> Result<(), CommitError> {
@@ -163,7 +118,7 @@ impl Committer {
             }
         }
         for (task, input, next) in moved(commits) {
-            if let Some(topic) = self.topics.inputs.get(input) {
+            if let Some(topic) = topics.inputs.get(input) {
                 batch.position(topic.id, task.partition, next);
             }
         }
@@ -173,7 +128,7 @@ impl Committer {
         if batch.is_empty() {
             return Ok(());
         }
-        let changelog = &self.topics.changelog;
+        let changelog = &topics.changelog;
         let written = match changelog.append_internal(&batch.build()) {
             Ok(written) => written,
             // It could not be cut back, so that the next start may find the batch there.
@@ -194,6 +149,52 @@ impl Committer {
         let reason = self.ended.get_or_init(|| format!("changelog: {error}"));
         CommitError::Fatal(reason.clone())
     }
+}
+
+fn output_batches(
+    topics: &Topics,
+    commits: &[Commit],
+) -> Result<BTreeMap<TopicPartitionId, (Arc<PartitionLog>, Bytes)>, CommitError> {
+    let mut outputs: BTreeMap<TopicPartitionId, (Arc<PartitionLog>, Batches)> = BTreeMap::new();
+    for output in commits.iter().flat_map(|commit| &commit.outputs) {
+        let topic = topics.output(output.topic).ok_or_else(|| {
+            CommitError::Fatal(format!("there is no topic for {:?} outputs", output.topic))
+        })?;
+        let log =
+            partition(topic, output.partition).map_err(|e| CommitError::Fatal(e.to_string()))?;
+        outputs
+            .entry((topic.id, output.partition))
+            .or_insert_with(|| (log.clone(), Batches::default()))
+            .1
+            .push(output);
+    }
+    Ok(outputs
+        .into_iter()
+        .map(|(id, (log, batches))| (id, (log, batches.finish())))
+        .collect())
+}
+
+/// Everything below the offsets that the changelog is about to name.
+async fn sync(topics: &Topics, commits: &[Commit], staged: &[Staged]) -> Result<(), CommitError> {
+    let mut syncs: Vec<BoxFuture<'static, Result<(), CommitError>>> = Vec::new();
+    for (task, input, next) in moved(commits) {
+        let topic = topics
+            .inputs
+            .get(input)
+            .ok_or_else(|| CommitError::Fatal(format!("there is no input {input}")))?;
+        let log =
+            partition(topic, task.partition).map_err(|e| CommitError::Fatal(e.to_string()))?;
+        let what = format!("input '{}' partition {}", topic.name, task.partition);
+        syncs.push(synced(log, next, what));
+    }
+    for output in staged {
+        syncs.push(synced(
+            &output.log,
+            output.end,
+            format!("output partition {}", output.id.1),
+        ));
+    }
+    try_join_all(syncs).await.map(|_| ())
 }
 
 /// Back-to-back record batches of one output partition.

@@ -1,11 +1,11 @@
 //! [`StreamLog`] on the broker's own log.
 //!
 //! Every partition of the inputs is a task of this process, so tasks are assigned once and never
-//! revoked. Reading is in [`super::reader`]; the commit, which is the heart of it, in
+//! revoked; partitions that are added later are tasks that are assigned later. Reading is in [`super::reader`]; the commit, which is the heart of it, in
 //! [`super::commit`].
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use inference::spec::Start;
 use inference::stream_log::{
@@ -48,18 +48,58 @@ impl Topics {
     }
 }
 
+/// The topics as they are now: replaced where they get more partitions. Outputs have at least as many
+/// as the inputs, so that whoever has an input's partition has its outputs', too.
+#[derive(Clone, Debug)]
+pub(super) struct TopicsNow(Arc<RwLock<Arc<Topics>>>);
+
+impl TopicsNow {
+    fn new(topics: Topics) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(topics))))
+    }
+
+    pub(super) fn get(&self) -> Arc<Topics> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, topics: Arc<Topics>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = topics;
+    }
+}
+
+/// Tells a model topic that runs of more partitions.
+#[derive(Clone, Debug)]
+pub(super) struct Growing {
+    topics: TopicsNow,
+    reader: Arc<Reader>,
+}
+
+impl Growing {
+    /// From now on the model topic has these topics, which are the same with more partitions.
+    pub(super) fn grow(&self, topics: Topics) {
+        let topics = Arc::new(topics);
+        self.topics.set(Arc::clone(&topics));
+        self.reader.grow(&topics);
+    }
+
+    /// The topics as they are now.
+    pub(super) fn topics(&self) -> Arc<Topics> {
+        self.topics.get()
+    }
+}
+
 /// Committed positions, shared with those who show them.
 pub(super) type CommittedPositions = Arc<Mutex<HashMap<TopicPartitionId, Offset>>>;
 
 /// One model topic's view of the broker's log.
 #[derive(Debug)]
 pub(super) struct EmbeddedLog {
-    topics: Topics,
+    topics: TopicsNow,
     names: Arc<[String]>,
     start: Start,
     has_state: bool,
     positions: CommittedPositions,
-    reader: Reader,
+    reader: Arc<Reader>,
     committer: Arc<Committer>,
     /// Commits run here, so that a caller who goes away never leaves one half done.
     runtime: Handle,
@@ -77,13 +117,13 @@ impl EmbeddedLog {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let positions = Arc::new(Mutex::new(committed.positions));
+        let names = topics.inputs.iter().map(|input| input.name.clone());
+        let names = names.collect();
+        let reader = Arc::new(Reader::new(&topics));
+        let topics = TopicsNow::new(topics);
         Self {
-            names: topics
-                .inputs
-                .iter()
-                .map(|input| input.name.clone())
-                .collect(),
-            reader: Reader::new(&topics),
+            names,
+            reader,
             committer: Arc::new(Committer::new(
                 topics.clone(),
                 turns,
@@ -103,6 +143,13 @@ impl EmbeddedLog {
         self.positions.clone()
     }
 
+    pub(super) fn growing(&self) -> Growing {
+        Growing {
+            topics: self.topics.clone(),
+            reader: Arc::clone(&self.reader),
+        }
+    }
+
     fn committed(&self, id: TopicPartitionId) -> Option<Offset> {
         self.positions
             .lock()
@@ -111,46 +158,64 @@ impl EmbeddedLog {
             .copied()
     }
 
-    /// Where a task begins that has never committed. `latest` is written down before it is used:
-    /// otherwise a crash before the first commit would skip what arrived in between.
+    /// Where a task begins that has never committed. `latest` is about what was in an input before
+    /// the model topic first saw it: a partition that was added later is read from its start.
     async fn first_position(&self, task: Task, topic: &Topic) -> Result<Offset, Error> {
         let log = partition(topic, task.partition)?;
-        let offsets = log.offsets();
-        match self.start {
-            Start::Earliest => Ok(offsets.log_start_offset),
-            Start::Latest => {
-                // An input that is not published yet has no end that means anything.
-                log.read(offsets.log_start_offset, 0, false, READ_LIMIT)
-                    .map_err(|error| match error {
-                        storage::Error::NotReadable => {
-                            Error::Retry(format!("input '{}': {error}", topic.name))
-                        }
-                        error => fatal(topic, &error),
-                    })?;
-                let next = log.offsets().last_stable_offset;
-                log.wait(next, Durability::Disk)
-                    .await
-                    .map_err(|e| fatal(topic, &e))?;
-                let mut batch = CommitBatch::new(self.clock.now_ms());
-                batch.position(topic.id, task.partition, next);
-                let end = self
-                    .topics
-                    .changelog
-                    .append_internal(&batch.build())
-                    .map_err(|e| Error::Retry(format!("changelog: {e}")))?
-                    .end;
-                self.topics
-                    .changelog
-                    .wait(end, Durability::Disk)
-                    .await
-                    .map_err(|e| Error::Fatal(format!("changelog: {e}")))?;
-                self.positions
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert((topic.id, task.partition), next);
-                Ok(next)
-            }
+        if self.start == Start::Latest && !self.has_begun(topic) {
+            self.begin_at_latest(topic).await?;
         }
+        // Of all partitions that there were.
+        let begun = self.committed((topic.id, task.partition));
+        Ok(begun.unwrap_or_else(|| log.offsets().log_start_offset))
+    }
+
+    fn has_begun(&self, topic: &Topic) -> bool {
+        let positions = self
+            .positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        positions.keys().any(|(id, _)| *id == topic.id)
+    }
+
+    /// The ends of all partitions are written down before they are used, and at once: otherwise a
+    /// crash before the first commit would skip what arrived in between.
+    async fn begin_at_latest(&self, topic: &Topic) -> Result<(), Error> {
+        let mut ends = Vec::with_capacity(topic.partitions.len());
+        for (partition, log) in (0..).zip(&topic.partitions) {
+            let offsets = log.offsets();
+            // An input that is not published yet has no end that means anything.
+            log.read(offsets.log_start_offset, 0, false, READ_LIMIT)
+                .map_err(|error| match error {
+                    storage::Error::NotReadable => {
+                        Error::Retry(format!("input '{}': {error}", topic.name))
+                    }
+                    error => fatal(topic, &error),
+                })?;
+            let next = log.offsets().last_stable_offset;
+            ends.push((partition, next, log.wait(next, Durability::Disk)));
+        }
+        let mut batch = CommitBatch::new(self.clock.now_ms());
+        let mut positions = Vec::with_capacity(ends.len());
+        for (partition, next, synced) in ends {
+            synced.await.map_err(|e| fatal(topic, &e))?;
+            batch.position(topic.id, partition, next);
+            positions.push(((topic.id, partition), next));
+        }
+        let changelog = &self.topics.get().changelog;
+        let end = changelog
+            .append_internal(&batch.build())
+            .map_err(|e| Error::Retry(format!("changelog: {e}")))?
+            .end;
+        changelog
+            .wait(end, Durability::Disk)
+            .await
+            .map_err(|e| Error::Fatal(format!("changelog: {e}")))?;
+        self.positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(positions);
+        Ok(())
     }
 
     async fn restore_state(
@@ -158,7 +223,7 @@ impl EmbeddedLog {
         task: Task,
         sink: &mut (dyn StateSink + Send),
     ) -> Result<(), Error> {
-        let log = self.topics.changelog.clone();
+        let log = self.topics.get().changelog.clone();
         let changes = tokio::task::spawn_blocking(move || {
             let mut changes = Vec::new();
             changelog::replay(&log, |of, key, value| {
@@ -192,7 +257,7 @@ impl StreamLog for EmbeddedLog {
             self.restore_state(task, sink).await?;
         }
         let mut positions = Positions::new();
-        for (input, topic) in self.topics.inputs.iter().enumerate() {
+        for (input, topic) in self.topics.get().inputs.iter().enumerate() {
             let next = match self.committed((topic.id, task.partition)) {
                 Some(next) => next,
                 None => self.first_position(task, topic).await?,
@@ -216,12 +281,12 @@ impl StreamLog for EmbeddedLog {
     }
 
     fn partitions(&self, topic: OutputTopic) -> Option<i32> {
-        self.topics.output(topic).map(Topic::partition_count)
+        self.topics.get().output(topic).map(Topic::partition_count)
     }
 
     fn ends(&self) -> Vec<InputEnd> {
         let mut ends = Vec::new();
-        for (input, topic) in self.topics.inputs.iter().enumerate() {
+        for (input, topic) in self.topics.get().inputs.iter().enumerate() {
             for (partition, log) in (0..).zip(&topic.partitions) {
                 let end = log.offsets().last_stable_offset;
                 ends.push(InputEnd {

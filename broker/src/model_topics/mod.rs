@@ -4,12 +4,16 @@
 //! changelog in the catalog is replayed and every derived partition cut back to its committed end
 //! and published (`recovery`), and then the model topics run, those that feed others first.
 //!
+//! Inputs that get more partitions while a model topic runs: `growth` says what else grows, the catalog
+//! does all of it at once, and then the model topic is told ([`Registry::grow`]).
+//!
 //! What a model topic does is the `inference` crate's matter; here is the log that it does it on
 //! (`embedded`), with the exactly-once commit (`commit`).
 
 mod changelog;
 mod commit;
 mod embedded;
+mod growth;
 mod reader;
 mod recovery;
 #[cfg(test)]
@@ -27,10 +31,11 @@ use inference::task::Running;
 use storage::LogDir;
 use tokio::runtime::Handle;
 
-use crate::catalog::{Catalog, TopicKind};
+use crate::catalog::{Catalog, CatalogError, Topic, TopicKind};
 use crate::clock::Clock;
 use crate::group::ReadOnlyGroups;
-use embedded::{CommittedPositions, EmbeddedLog, Topics};
+use embedded::{CommittedPositions, EmbeddedLog, Growing, Topics};
+use growth::Feed;
 use recovery::Recovered;
 
 /// A model topic's positions are shown as the consumer group of this prefix and its name.
@@ -77,10 +82,30 @@ pub struct Setup {
 /// The running model topics.
 #[derive(Debug, Default)]
 pub struct Registry {
-    /// The inputs of every model topic of the config, whether it runs or not.
-    inputs: BTreeMap<String, Vec<String>>,
+    /// Every model topic of the config, whether it runs or not, those that feed others first.
+    feeds: Vec<Feed>,
     running: tokio::sync::Mutex<Vec<Running>>,
-    positions: BTreeMap<String, (Topics, CommittedPositions)>,
+    live: BTreeMap<String, Live>,
+    /// One growth at a time.
+    growth: tokio::sync::Mutex<()>,
+}
+
+/// What is asked of a model topic that runs.
+#[derive(Debug)]
+struct Live {
+    growing: Growing,
+    positions: CommittedPositions,
+}
+
+/// Why a topic does not get more partitions.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum GrowError {
+    /// A model topic could not go on.
+    #[error("{0}")]
+    Inputs(String),
+    /// The catalog refused or failed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
 }
 
 impl Registry {
@@ -103,12 +128,8 @@ impl Registry {
         let mut recovered = recover(&setup).await?;
 
         let turns = Arc::new(turns::Turns::default());
-        let inputs = |spec: &ModelTopicSpec| spec.inputs().map(str::to_owned).collect();
         let mut registry = Self {
-            inputs: specs
-                .iter()
-                .map(|spec| (spec.name().to_owned(), inputs(spec)))
-                .collect(),
+            feeds: specs.iter().map(|spec| feed(spec)).collect(),
             ..Self::default()
         };
         let running = registry.running.get_mut();
@@ -121,16 +142,18 @@ impl Registry {
                 continue;
             };
             let log = EmbeddedLog::new(
-                topics.clone(),
+                topics,
                 spec.start,
                 recovered.committed.remove(&name).unwrap_or_default(),
                 turns.clone(),
                 Handle::current(),
                 setup.clock.clone(),
             );
-            registry
-                .positions
-                .insert(name.clone(), (topics, log.positions()));
+            let live = Live {
+                growing: log.growing(),
+                positions: log.positions(),
+            };
+            registry.live.insert(name.clone(), live);
             let topic = inference::task::spawn(spec, engine.clone(), log)
                 .map_err(|error| StartError::new(&name, format!("thread: {error}")))?;
             running.push(topic);
@@ -140,14 +163,82 @@ impl Registry {
 
     /// Whether a model topic is in the config.
     pub fn is_configured(&self, model_topic: &str) -> bool {
-        self.inputs.contains_key(model_topic)
+        let mut feeds = self.feeds.iter();
+        feeds.any(|feed| feed.model_topic == model_topic)
     }
 
-    /// A model topic of the config that reads this topic.
-    pub fn reader_of(&self, topic: &str) -> Option<&str> {
-        let mut all = self.inputs.iter();
-        all.find(|(_, inputs)| inputs.iter().any(|input| input == topic))
-            .map(|(model_topic, _)| model_topic.as_str())
+    /// Gives topics, by name, so many partitions, and the outputs of model topics that read them as
+    /// many; model topics that run go on with them. Each topic succeeds or fails on its own, unless
+    /// one model topic needs several of them. With `validate_only` nothing is changed.
+    pub async fn grow(
+        self: &Arc<Self>,
+        catalog: &Arc<Catalog>,
+        asked: BTreeMap<String, i32>,
+        validate_only: bool,
+    ) -> BTreeMap<String, GrowError> {
+        let (registry, catalog) = (Arc::clone(self), Arc::clone(catalog));
+        let names: Vec<String> = asked.keys().cloned().collect();
+        // To its end, even where the caller goes away: the model topics must learn of it.
+        let grown =
+            tokio::spawn(
+                async move { registry.grow_attended(&catalog, asked, validate_only).await },
+            );
+        grown.await.unwrap_or_else(|_| {
+            let stopping = || GrowError::Catalog(CatalogError::Stopping);
+            names.into_iter().map(|name| (name, stopping())).collect()
+        })
+    }
+
+    async fn grow_attended(
+        &self,
+        catalog: &Catalog,
+        asked: BTreeMap<String, i32>,
+        validate_only: bool,
+    ) -> BTreeMap<String, GrowError> {
+        let _growth = self.growth.lock().await;
+        let names: Vec<String> = asked.keys().cloned().collect();
+        let count = |name: &str| catalog.topic(name).map(|topic| topic.partition_count());
+        let plan = growth::plan(&self.feeds, asked, count);
+        let refused = plan.refused.into_iter();
+        let mut failed: BTreeMap<_, _> = refused
+            .map(|(name, reason)| (name, GrowError::Inputs(reason)))
+            .collect();
+        if validate_only || plan.growths.is_empty() {
+            return failed;
+        }
+        match catalog.grow(plan.growths).await {
+            Ok(_) => self.follow(catalog),
+            Err(error) => {
+                for name in names {
+                    let error = GrowError::Catalog(error.clone());
+                    failed.entry(name).or_insert(error);
+                }
+            }
+        }
+        failed
+    }
+
+    /// Tells every model topic that runs how many partitions its topics have.
+    fn follow(&self, catalog: &Catalog) {
+        for (name, live) in &self.live {
+            let before = live.growing.topics();
+            // A topic that was deleted, and perhaps created again, is another's.
+            let now = |topic: &Arc<Topic>| {
+                let found = catalog.topic_by_id(topic.id);
+                found.unwrap_or_else(|| Arc::clone(topic))
+            };
+            let topics = Topics {
+                inputs: before.inputs.iter().map(now).collect(),
+                derived: now(&before.derived),
+                dead_letter: before.dead_letter.as_ref().map(now),
+                changelog: Arc::clone(&before.changelog),
+            };
+            if topics.tasks() > before.tasks() {
+                let tasks = topics.tasks();
+                tracing::info!(model_topic = name, tasks, "inputs have more partitions");
+                live.growing.grow(topics);
+            }
+        }
     }
 
     /// Stops all: each ends its commit in flight first. Those that read others stop last.
@@ -160,13 +251,17 @@ impl Registry {
 
 impl ReadOnlyGroups for Registry {
     fn positions(&self, group: &str) -> Option<Vec<(String, i32, i64)>> {
-        let (topics, positions) = self.positions.get(group.strip_prefix(GROUP_PREFIX)?)?;
+        let live = self.live.get(group.strip_prefix(GROUP_PREFIX)?)?;
+        let topics = live.growing.topics();
         let names: HashMap<_, _> = topics
             .inputs
             .iter()
             .map(|input| (input.id, &input.name))
             .collect();
-        let positions = positions.lock().unwrap_or_else(PoisonError::into_inner);
+        let positions = live
+            .positions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut found: Vec<_> = positions
             .iter()
             .filter_map(|((id, partition), next)| {
@@ -178,10 +273,22 @@ impl ReadOnlyGroups for Registry {
     }
 
     fn names(&self) -> Vec<String> {
-        let topics = self.positions.keys();
+        let topics = self.live.keys();
         topics
             .map(|topic| format!("{GROUP_PREFIX}{topic}"))
             .collect()
+    }
+}
+
+fn feed(spec: &ModelTopicSpec) -> Feed {
+    let name = spec.name().to_owned();
+    Feed {
+        inputs: spec.inputs().map(str::to_owned).collect(),
+        outputs: [Some(name.clone()), spec.dead_letter_topic()]
+            .into_iter()
+            .flatten()
+            .collect(),
+        model_topic: name,
     }
 }
 

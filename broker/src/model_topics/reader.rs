@@ -33,14 +33,16 @@ struct Cursor {
 #[derive(Debug)]
 pub(super) struct Reader {
     state: Mutex<State>,
-    /// A cursor was moved or resumed.
+    /// A cursor was moved, resumed or added.
     changed: Notify,
-    /// By cursor. One poll at a time.
+    /// By cursor; the newest cursors may have none yet. One poll at a time.
     watches: tokio::sync::Mutex<Vec<watch::Receiver<Offsets>>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
+    /// How many there are.
+    tasks: i32,
     unannounced: Vec<Task>,
     cursors: Vec<Cursor>,
     /// Reads begin here next time, so that no partition starves.
@@ -58,12 +60,25 @@ struct Wanted {
 
 impl Reader {
     pub(super) fn new(topics: &Topics) -> Self {
-        let mut cursors = Vec::new();
-        for partition in 0..topics.tasks() {
+        let reader = Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            watches: tokio::sync::Mutex::default(),
+        };
+        reader.grow(topics);
+        reader
+    }
+
+    /// Adds the partitions of the inputs that are not there yet: each is a task to announce.
+    pub(super) fn grow(&self, topics: &Topics) {
+        let mut state = self.state();
+        for partition in state.tasks..topics.tasks() {
+            let task = Task { partition };
+            state.unannounced.push(task);
             for (input, topic) in topics.inputs.iter().enumerate() {
                 if let Some(log) = topic.partitions.get(partition as usize) {
-                    cursors.push(Cursor {
-                        task: Task { partition },
+                    state.cursors.push(Cursor {
+                        task,
                         input,
                         topic: topic.name.as_str().into(),
                         log: log.clone(),
@@ -73,19 +88,9 @@ impl Reader {
                 }
             }
         }
-        let watches = cursors.iter().map(|cursor| cursor.log.watch()).collect();
-        let unannounced = (0..topics.tasks())
-            .map(|partition| Task { partition })
-            .collect();
-        Self {
-            state: Mutex::new(State {
-                unannounced,
-                cursors,
-                first: 0,
-            }),
-            changed: Notify::new(),
-            watches: tokio::sync::Mutex::new(watches),
-        }
+        state.tasks = state.tasks.max(topics.tasks());
+        drop(state);
+        self.changed.notify_one();
     }
 
     pub(super) fn seek(&self, task: Task, positions: &Positions) {
@@ -120,6 +125,14 @@ impl Reader {
             if !assigned.is_empty() {
                 return Ok(assigned.into_iter().map(Event::Assigned).collect());
             }
+            let watched = watches.len();
+            watches.extend(
+                self.state()
+                    .cursors
+                    .iter()
+                    .skip(watched)
+                    .map(|cursor| cursor.log.watch()),
+            );
             for watch in watches.iter_mut() {
                 watch.mark_unchanged();
             }

@@ -7,7 +7,7 @@ use inference::spec::ModelTopicSpec;
 
 use super::StartError;
 use super::embedded::Topics;
-use crate::catalog::{Catalog, NewTopic, Topic, TopicKind};
+use crate::catalog::{Catalog, Growth, NewTopic, Topic, TopicKind};
 
 /// In an order in which every input comes before what is derived from it. The config's check has
 /// refused cycles.
@@ -30,7 +30,7 @@ pub(super) fn in_dependency_order(mut specs: Vec<Arc<ModelTopicSpec>>) -> Vec<Ar
 }
 
 /// Finds the topics of `spec`, creating those that are missing: inputs with `num_partitions`,
-/// outputs with as many as the inputs have.
+/// outputs with as many as the inputs have. Outputs that have fewer get more.
 pub(super) async fn ensure(
     spec: &ModelTopicSpec,
     catalog: &Catalog,
@@ -119,7 +119,11 @@ async fn output(
             ),
         ));
     }
-    if topic.partitions.len() != partitions as usize {
+    if topic.partition_count() < partitions {
+        // The input got more while the model topic was not in the config.
+        return grow(catalog, name, partitions).await;
+    }
+    if topic.partition_count() > partitions {
         return Err(StartError::new(
             model_topic,
             format!(
@@ -129,6 +133,18 @@ async fn output(
         ));
     }
     Ok(topic)
+}
+
+async fn grow(catalog: &Catalog, name: &str, partitions: i32) -> Result<Arc<Topic>, StartError> {
+    let growth = Growth {
+        topic: name.to_owned(),
+        partitions,
+    };
+    let failed = |error: &dyn std::fmt::Display| StartError::new(name, error.to_string());
+    let grown = catalog.grow(vec![growth]).await;
+    let grown = grown.map_err(|error| failed(&error))?;
+    let grown = grown.into_iter().next();
+    grown.ok_or_else(|| failed(&"it did not grow"))
 }
 
 async fn changelog(
