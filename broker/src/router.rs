@@ -144,8 +144,15 @@ table! {
     ApiVersions: api_versions, ApiVersionsRequest;
     CreateTopics: create_topics, CreateTopicsRequest;
     DeleteTopics: delete_topics, DeleteTopicsRequest;
+    DeleteRecords: delete_records, DeleteRecordsRequest;
+    OffsetForLeaderEpoch: offset_for_leader_epoch, OffsetForLeaderEpochRequest;
     DescribeCluster: describe_cluster, DescribeClusterRequest;
     DescribeConfigs: describe_configs, DescribeConfigsRequest;
+    DescribeLogDirs: describe_log_dirs, DescribeLogDirsRequest;
+    DescribeProducers: describe_producers, DescribeProducersRequest;
+    ElectLeaders: elect_leaders, ElectLeadersRequest;
+    AlterPartitionReassignments: alter_partition_reassignments, AlterPartitionReassignmentsRequest;
+    ListPartitionReassignments: list_partition_reassignments, ListPartitionReassignmentsRequest;
     GetTelemetrySubscriptions: get_telemetry_subscriptions, GetTelemetrySubscriptionsRequest;
     Metadata: metadata, MetadataRequest;
     CreatePartitions: create_partitions, CreatePartitionsRequest;

@@ -406,6 +406,113 @@ const DESCRIBE_TOPIC_PARTITIONS: &[Field] = &[
     ),
 ];
 
+const DELETE_RECORDS_PARTITION: &[Field] = &[
+    field("partition_index", Int32, 0, 2),
+    field("offset", Int64, 0, 2),
+];
+
+const DELETE_RECORDS_TOPIC: &[Field] = &[
+    field("name", Str, 0, 2),
+    field("partitions", Array(&Struct(DELETE_RECORDS_PARTITION)), 0, 2),
+];
+
+const DELETE_RECORDS: &[Field] = &[
+    field("topics", Array(&Struct(DELETE_RECORDS_TOPIC)), 0, 2),
+    field("timeout_ms", Int32, 0, 2),
+];
+
+const OFFSET_FOR_LEADER_PARTITION: &[Field] = &[
+    field("partition", Int32, 2, 4),
+    field("current_leader_epoch", Int32, 2, 4),
+    field("leader_epoch", Int32, 2, 4),
+];
+
+const OFFSET_FOR_LEADER_TOPIC: &[Field] = &[
+    field("topic", Str, 2, 4),
+    field(
+        "partitions",
+        Array(&Struct(OFFSET_FOR_LEADER_PARTITION)),
+        2,
+        4,
+    ),
+];
+
+const OFFSET_FOR_LEADER_EPOCH: &[Field] = &[
+    field("replica_id", Int32, 3, 4),
+    field("topics", Array(&Struct(OFFSET_FOR_LEADER_TOPIC)), 2, 4),
+];
+
+const DESCRIBE_LOG_DIRS_TOPIC: &[Field] = &[
+    field("topic", Str, 1, 4),
+    field("partitions", Array(&Int32), 1, 4),
+];
+
+const DESCRIBE_LOG_DIRS: &[Field] = &[field(
+    "topics",
+    Array(&Struct(DESCRIBE_LOG_DIRS_TOPIC)),
+    1,
+    4,
+)];
+
+const DESCRIBE_PRODUCERS_TOPIC: &[Field] = &[
+    field("name", Str, 0, 0),
+    field("partition_indexes", Array(&Int32), 0, 0),
+];
+
+const DESCRIBE_PRODUCERS: &[Field] = &[field(
+    "topics",
+    Array(&Struct(DESCRIBE_PRODUCERS_TOPIC)),
+    0,
+    0,
+)];
+
+const ELECT_LEADERS_TOPIC: &[Field] = &[
+    field("topic", Str, 0, 2),
+    field("partitions", Array(&Int32), 0, 2),
+];
+
+const ELECT_LEADERS: &[Field] = &[
+    field("election_type", Int8, 1, 2),
+    field(
+        "topic_partitions",
+        Array(&Struct(ELECT_LEADERS_TOPIC)),
+        0,
+        2,
+    ),
+    field("timeout_ms", Int32, 0, 2),
+];
+
+const REASSIGNABLE_PARTITION: &[Field] = &[
+    field("partition_index", Int32, 0, 1),
+    field("replicas", Array(&Int32), 0, 1),
+];
+
+const REASSIGNABLE_TOPIC: &[Field] = &[
+    field("name", Str, 0, 1),
+    field("partitions", Array(&Struct(REASSIGNABLE_PARTITION)), 0, 1),
+];
+
+const ALTER_PARTITION_REASSIGNMENTS: &[Field] = &[
+    field("timeout_ms", Int32, 0, 1),
+    field("allow_replication_factor_change", Bool, 1, 1),
+    field("topics", Array(&Struct(REASSIGNABLE_TOPIC)), 0, 1),
+];
+
+const LIST_PARTITION_REASSIGNMENTS_TOPIC: &[Field] = &[
+    field("name", Str, 0, 0),
+    field("partition_indexes", Array(&Int32), 0, 0),
+];
+
+const LIST_PARTITION_REASSIGNMENTS: &[Field] = &[
+    field("timeout_ms", Int32, 0, 0),
+    field(
+        "topics",
+        Array(&Struct(LIST_PARTITION_REASSIGNMENTS_TOPIC)),
+        0,
+        0,
+    ),
+];
+
 /// Every request that is served.
 pub(super) const SHAPES: &[Shape] = &[
     Shape {
@@ -569,5 +676,47 @@ pub(super) const SHAPES: &[Shape] = &[
         versions: (0, 0),
         flexible_from: 0,
         fields: DESCRIBE_TOPIC_PARTITIONS,
+    },
+    Shape {
+        api: ApiKey::DeleteRecords,
+        versions: (0, 2),
+        flexible_from: 2,
+        fields: DELETE_RECORDS,
+    },
+    Shape {
+        api: ApiKey::OffsetForLeaderEpoch,
+        versions: (2, 4),
+        flexible_from: 4,
+        fields: OFFSET_FOR_LEADER_EPOCH,
+    },
+    Shape {
+        api: ApiKey::DescribeLogDirs,
+        versions: (1, 4),
+        flexible_from: 2,
+        fields: DESCRIBE_LOG_DIRS,
+    },
+    Shape {
+        api: ApiKey::DescribeProducers,
+        versions: (0, 0),
+        flexible_from: 0,
+        fields: DESCRIBE_PRODUCERS,
+    },
+    Shape {
+        api: ApiKey::ElectLeaders,
+        versions: (0, 2),
+        flexible_from: 2,
+        fields: ELECT_LEADERS,
+    },
+    Shape {
+        api: ApiKey::AlterPartitionReassignments,
+        versions: (0, 1),
+        flexible_from: 0,
+        fields: ALTER_PARTITION_REASSIGNMENTS,
+    },
+    Shape {
+        api: ApiKey::ListPartitionReassignments,
+        versions: (0, 0),
+        flexible_from: 0,
+        fields: LIST_PARTITION_REASSIGNMENTS,
     },
 ];

@@ -30,7 +30,7 @@ use crate::checkpoint::{self, MetaProperties, OffsetCheckpoint, PartitionOffsets
 use crate::clock::Clock;
 use crate::disk::{Disk, DiskLock};
 use crate::error::{Error, Result};
-use crate::partition_log::{SyncQueue, Visibility, lock};
+use crate::partition_log::{DeleteTo, SyncQueue, Visibility, lock};
 use crate::recovery::{Progress, Recovery};
 use crate::{LogConfig, Offset, PartitionLog};
 
@@ -236,6 +236,56 @@ impl LogDir {
         folders::partitions(self.disk.as_ref(), self.path())
     }
 
+    /// Blocking. Deletes the records of open logs up to where each is told, and returns where each
+    /// log begins then, or why nothing was deleted. What is returned is durable. Whole segments are
+    /// removed; where a log begins inside of one, that one stays, and readers skip what is below.
+    ///
+    /// `OffsetOutOfRange` where an offset is negative or above the high watermark.
+    pub fn delete_records(&self, wanted: &[(Arc<PartitionLog>, DeleteTo)]) -> Vec<Result<Offset>> {
+        let mut starts: Vec<Result<Offset>> = wanted
+            .iter()
+            .map(|(log, to)| log.prepare_log_start(*to))
+            .collect();
+        let raised: Vec<(usize, &PartitionLog, Offset)> = wanted
+            .iter()
+            .zip(&starts)
+            .enumerate()
+            .filter_map(|(index, ((log, _), start))| {
+                let start = start.as_ref().ok().copied()?;
+                (start > log.offsets().log_start_offset).then_some((index, log.as_ref(), start))
+            })
+            .collect();
+        if raised.is_empty() {
+            return starts;
+        }
+        let written = self.write_log_starts(&raised);
+        for (index, log, start) in raised {
+            let raised = match &written {
+                Ok(()) => log.raise_log_start(start),
+                Err(error) => Err(error.clone()),
+            };
+            if let Some(answer) = starts.get_mut(index)
+                && let Err(error) = raised
+            {
+                *answer = Err(error);
+            }
+        }
+        starts
+    }
+
+    fn write_log_starts(&self, raised: &[(usize, &PartitionLog, Offset)]) -> Result<()> {
+        // A log that was deleted since has nothing to be noted; its raise will find out.
+        let logs = lock(&self.logs);
+        let starts: Vec<(Key, Offset)> = raised
+            .iter()
+            .map(|(_, log, start)| ((log.topic().to_owned(), log.partition()), *start))
+            .filter(|(key, _)| logs.contains_key(key))
+            .collect();
+        let mut checkpoints = lock(&self.checkpoints);
+        drop(logs);
+        checkpoints.raise_log_starts(self.disk.as_ref(), self.path(), starts)
+    }
+
     /// Blocking. Syncs what is dirty and writes recovery points, log start offsets and high
     /// watermarks, so that the next unclean start has less to scan.
     pub fn checkpoint(&self) -> Result<()> {
@@ -331,8 +381,11 @@ impl LogDir {
             return;
         }
         let mut checkpoints = lock(&self.checkpoints);
-        let start =
-            Some(log.offsets().log_start_offset).filter(|start| *start > log.first_offset());
+        // It may have been written down already and not be the log's yet. And it stays when the
+        // segments below are gone: a power cut may bring them back.
+        let written = checkpoints.log_start_offsets.get(&key).copied();
+        let start = written.max(Some(log.offsets().log_start_offset));
+        let start = start.filter(|start| *start > 0);
         checkpoints.set(OffsetCheckpoint::LogStartOffset, &key, start);
         let high_watermark = match log.known_high_watermark() {
             // Nobody has replayed its changelog since the start. What a clean stop said holds on.

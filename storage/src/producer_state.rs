@@ -126,6 +126,23 @@ impl Producer {
     }
 }
 
+/// What is known of one producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActiveProducer {
+    /// The producer.
+    pub producer_id: i64,
+    /// Its newest epoch.
+    pub epoch: i16,
+    /// The last sequence that it has appended; -1 where none is known.
+    pub last_sequence: i32,
+    /// The broker's clock at its last append, milliseconds since the epoch.
+    pub last_append_ms: i64,
+    /// Of the coordinator that ended its last transaction; -1 where there was none.
+    pub coordinator_epoch: i32,
+    /// Where its open transaction begins.
+    pub current_txn_first_offset: Option<Offset>,
+}
+
 /// The producers of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProducerState {
@@ -228,6 +245,24 @@ impl ProducerState {
                 || now_ms.saturating_sub(producer.last_append_ms) < producer_id_expiration_ms
         });
         before - self.producers.len()
+    }
+
+    /// Every producer, by id.
+    pub fn active(&self) -> Vec<ActiveProducer> {
+        let mut active: Vec<_> = self
+            .producers
+            .iter()
+            .map(|(producer_id, producer)| ActiveProducer {
+                producer_id: *producer_id,
+                epoch: producer.epoch,
+                last_sequence: producer.last_sequence(),
+                last_append_ms: producer.last_append_ms,
+                coordinator_epoch: producer.coordinator_epoch,
+                current_txn_first_offset: producer.current_txn_first_offset,
+            })
+            .collect();
+        active.sort_unstable_by_key(|producer| producer.producer_id);
+        active
     }
 
     /// When a producer last appended, milliseconds since the epoch; `None` where none is known.

@@ -29,7 +29,6 @@ use crate::partition_log::{
     Checkpointed, LeaderEpochs, Offsets, Opened, PartitionLog, Snapshots, SyncQueue, Visibility,
     Writer,
 };
-use crate::producer_state::ProducerState;
 use crate::segment::{
     INDEX_SUFFIX, LOG_SUFFIX, Scan, Scanned, Segment, SegmentWriter, TIME_INDEX_SUFFIX, Tail,
     parse_file_name,
@@ -80,34 +79,34 @@ impl Recovery<'_> {
         let mut dir_dirty = created || !self.clean;
         let unclean = !self.clean && !created && !bases.is_empty();
 
-        let (writer, segments, seen) = if bases.is_empty() {
-            dir_dirty = true;
-            let base = self.log_start_offset.unwrap_or(0);
-            let active = SegmentWriter::create(self.disk, &dir, base, &log.config, now_ms)?;
-            let segments = vec![Arc::clone(active.segment())];
-            (
-                Writer {
+        let (writer, segments, seen) = match self.recovered(&dir, &bases, &log.config)? {
+            None => {
+                dir_dirty = true;
+                let base = self.log_start_offset.unwrap_or(0);
+                let active = SegmentWriter::create(self.disk, &dir, base, &log.config, now_ms)?;
+                let segments = vec![Arc::clone(active.segment())];
+                let producers = snapshots.restore(&segments, base, now_ms, false)?;
+                let writer = Writer {
                     active,
                     end: base,
-                    producers: ProducerState::new(),
-                },
-                segments,
-                Vec::new(),
-            )
-        } else {
-            let recovered = self.recover(&dir, &bases, &log.config)?;
-            dir_dirty |= recovered.removed;
-            snapshots.remove_above(recovered.end)?;
-            let producers =
-                snapshots.restore(&recovered.segments, recovered.end, now_ms, unclean)?;
-            let last = recovered.segments.last().ok_or(Error::Closed)?;
-            let active = SegmentWriter::over(Arc::clone(last), recovered.tail, now_ms);
-            let writer = Writer {
-                active,
-                end: recovered.end,
-                producers,
-            };
-            (writer, recovered.segments, recovered.epochs)
+                    producers,
+                };
+                (writer, segments, Vec::new())
+            }
+            Some(recovered) => {
+                dir_dirty |= recovered.removed;
+                snapshots.remove_above(recovered.end)?;
+                let producers =
+                    snapshots.restore(&recovered.segments, recovered.end, now_ms, unclean)?;
+                let last = recovered.segments.last().ok_or(Error::Closed)?;
+                let active = SegmentWriter::over(Arc::clone(last), recovered.tail, now_ms);
+                let writer = Writer {
+                    active,
+                    end: recovered.end,
+                    producers,
+                };
+                (writer, recovered.segments, recovered.epochs)
+            }
         };
 
         let first = segments.first().map_or(0, |segment| segment.base_offset());
@@ -214,6 +213,36 @@ impl Recovery<'_> {
         self.disk
             .remove_file(path)
             .map_err(|error| Error::io("remove", path, &error))
+    }
+
+    /// What the segments have come to, without those whose records are all deleted. `None` where
+    /// no record is left, and the log begins afresh where it is to start.
+    fn recovered(
+        &self,
+        dir: &Path,
+        bases: &[Offset],
+        config: &LogConfig,
+    ) -> Result<Option<Recovered>> {
+        let start = self.log_start_offset.unwrap_or(0);
+        // First: a crash in the middle of their removal may have left a gap.
+        let deleted = bases
+            .partition_point(|base| *base <= start)
+            .saturating_sub(1);
+        let (deleted, bases) = bases.split_at(deleted);
+        self.remove_from(dir, deleted, "its records were deleted")?;
+        if bases.is_empty() {
+            return Ok(None);
+        }
+        let mut recovered = self.recover(dir, bases, config)?;
+        recovered.removed |= !deleted.is_empty();
+        if recovered.end < start {
+            // Deleted records alone are left, and what followed them is lost. Their offsets are
+            // not given again.
+            let reason = format!("the log ends at {}, below its start {start}", recovered.end);
+            self.remove_from(dir, bases, &reason)?;
+            return Ok(None);
+        }
+        Ok(Some(recovered))
     }
 
     /// Opens the segments, scans those that need it, and cuts off what is damaged.
@@ -347,7 +376,7 @@ impl Recovery<'_> {
         Ok(Some(damage.clone()))
     }
 
-    /// Removes segments behind the end of the log.
+    /// Removes segments before the start, or behind the end, of the log.
     fn remove_from(&self, dir: &Path, bases: &[Offset], reason: &str) -> Result<()> {
         // The newest first, so that a crash leaves no gap.
         for base in bases.iter().rev() {
@@ -355,7 +384,7 @@ impl Recovery<'_> {
                 let path = dir.join(crate::segment::file_name(*base, suffix));
                 match self.disk.remove_file(&path) {
                     Ok(()) => {
-                        tracing::warn!(file = %path.display(), reason, "removed a file behind the end of a log");
+                        tracing::warn!(file = %path.display(), reason, "removed a file of no use to the log");
                     }
                     Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                     Err(error) => return Err(Error::io("remove", &path, &error)),
@@ -386,6 +415,7 @@ impl Recovery<'_> {
             epochs.assign(*epoch, *start);
         }
         epochs.truncate(end);
+        epochs.truncate_start(log_start_offset);
         if unclean {
             epochs.bump(end);
         }

@@ -224,7 +224,8 @@ impl Lookup {
     }
 }
 
-/// The epoch that the record at `offset` was appended under, or -1 where there is no such record.
+/// The epoch that the record at `offset` was appended under; the current one where the log ends
+/// there: the next record will be of that epoch, or a later one.
 fn leader_epoch_at(log: &PartitionLog, offset: Offset) -> i32 {
     // Ends grow with epochs, so the first epoch that ends above `offset` is the one that holds it.
     let ends_above = |epoch| {
@@ -232,9 +233,6 @@ fn leader_epoch_at(log: &PartitionLog, offset: Offset) -> i32 {
             .is_some_and(|(_, end)| end > offset)
     };
     let (mut low, mut high) = (0, log.leader_epoch());
-    if !ends_above(high) {
-        return NO_LEADER_EPOCH;
-    }
     while low < high {
         let middle = low + (high - low) / 2;
         if ends_above(middle) {

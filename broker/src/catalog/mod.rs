@@ -23,7 +23,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use storage::log_dir::OpenLog;
-use storage::partition_log::{Durability, Visibility};
+use storage::partition_log::{DeleteTo, Durability, Visibility};
 use storage::{LogDir, PartitionLog};
 use uuid::Uuid;
 
@@ -235,6 +235,15 @@ impl Catalog {
     /// The data folder.
     pub fn data_folder(&self) -> &Path {
         self.inner.log_dir.path()
+    }
+
+    /// Blocking. Deletes records of partitions up to where each is told; see
+    /// [`LogDir::delete_records`].
+    pub fn delete_records(
+        &self,
+        wanted: &[(Arc<PartitionLog>, DeleteTo)],
+    ) -> Vec<storage::Result<storage::Offset>> {
+        self.inner.log_dir.delete_records(wanted)
     }
 
     /// Creates a topic; it is durable when this returns. The change goes on where the caller

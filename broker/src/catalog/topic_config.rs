@@ -217,6 +217,14 @@ pub fn effective<'a>(
     }
 }
 
+/// `cleanup.policy` contains `delete`: what is old goes, and records may be deleted.
+pub fn deletes_old_records(explicit: &BTreeMap<String, String>, defaults: &TopicDefaults) -> bool {
+    let values = Values { explicit, defaults };
+    values
+        .text("cleanup.policy")
+        .is_ok_and(|policy| list(policy).any(|word| word == "delete"))
+}
+
 /// Checks names and values, and trims the values.
 pub(super) fn checked(
     configs: BTreeMap<String, String>,

@@ -1,9 +1,10 @@
 //! Every API over TCP, frame by frame, at every version that is served: Produce, Fetch, ListOffsets and
 //! InitProducerId here, and at one version each in bytes written by hand, so that a codec that is
-//! wrong on both sides does not go unnoticed; the others in [`other_apis`].
+//! wrong on both sides does not go unnoticed; the others in [`log_apis`] and [`other_apis`].
 
 mod fetch_sessions;
 mod group_apis;
+mod log_apis;
 mod other_apis;
 
 use std::ops::RangeInclusive;

@@ -51,6 +51,27 @@ impl Checkpoints {
         self.changed |= before != offset;
     }
 
+    /// Raises first offsets, on the device when this returns. Where that fails, none is raised.
+    pub fn raise_log_starts(
+        &mut self,
+        disk: &dyn Disk,
+        path: &Path,
+        starts: impl IntoIterator<Item = (Key, Offset)>,
+    ) -> Result<()> {
+        let before = self.log_start_offsets.clone();
+        for (key, start) in starts {
+            let known = self.log_start_offsets.entry(key).or_insert(start);
+            *known = start.max(*known);
+        }
+        let checkpoint = OffsetCheckpoint::LogStartOffset;
+        let written = checkpoint::write_offsets(disk, path, checkpoint, &self.log_start_offsets);
+        if written.is_err() {
+            self.log_start_offsets = before;
+            self.changed = true;
+        }
+        written
+    }
+
     /// Forgets a partition.
     pub fn remove(&mut self, key: &Key) {
         for checkpoint in [

@@ -148,7 +148,7 @@ impl PartitionLog {
     }
 
     /// Closes the newest segment and begins another at the writer's end.
-    fn roll(&self, writer: &mut Writer, now_ms: i64, config: &LogConfig) -> Result<()> {
+    pub(super) fn roll(&self, writer: &mut Writer, now_ms: i64, config: &LogConfig) -> Result<()> {
         writer.active.finish()?;
         self.forget_idle_producers(writer);
         self.snapshots.write(writer.end, &writer.producers)?;

@@ -84,6 +84,23 @@ impl LeaderEpochs {
         self.unwritten |= moved || self.entries.len() != before;
     }
 
+    /// The log begins at `start` now. As in Kafka, the epoch that it lies in begins there, and
+    /// earlier ones are forgotten.
+    pub fn truncate_start(&mut self, start: Offset) {
+        let begun = self
+            .entries
+            .partition_point(|entry| entry.start_offset <= start);
+        let forgotten = begun.saturating_sub(1);
+        self.entries.drain(..forgotten);
+        self.unwritten |= forgotten > 0;
+        if let Some(first) = self.entries.first_mut()
+            && first.start_offset < start
+        {
+            first.start_offset = start;
+            self.unwritten = true;
+        }
+    }
+
     /// Whether the file has to be written before the next append.
     pub fn unwritten(&self) -> bool {
         self.unwritten
@@ -152,6 +169,24 @@ mod tests {
         assert!(epochs.unwritten());
         epochs.assign(1, 7);
         assert_eq!(epochs.entries(), [entry(1, 0)], "an epoch begins once");
+    }
+
+    #[test]
+    fn epochs_below_the_logs_start_are_forgotten() {
+        let mut epochs = LeaderEpochs::new(&[entry(0, 5), entry(1, 10), entry(2, 20)], 5);
+        epochs.set_written();
+        epochs.truncate_start(5);
+        epochs.truncate_start(3);
+        assert!(!epochs.unwritten());
+        epochs.truncate_start(12);
+        assert_eq!(epochs.entries(), [entry(1, 12), entry(2, 20)]);
+        assert!(epochs.unwritten());
+        assert_eq!(epochs.end_offset_for(0, 30), Some((0, 12)), "as in Kafka");
+        epochs.set_written();
+        epochs.truncate_start(20);
+        assert_eq!(epochs.entries(), [entry(2, 20)]);
+        epochs.truncate_start(30);
+        assert_eq!(epochs.entries(), [entry(2, 30)]);
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod append;
 mod cut;
 mod derived;
 mod epochs;
+mod log_start;
 mod read;
 mod snapshots;
 mod stop;
@@ -34,11 +35,12 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
-use crate::producer_state::ProducerState;
+use crate::producer_state::{ActiveProducer, ProducerState};
 use crate::segment::SegmentWriter;
 use crate::{LogConfig, Offset};
 
 pub(crate) use epochs::LeaderEpochs;
+pub use log_start::DeleteTo;
 pub use read::ColdRead;
 pub(crate) use snapshots::Snapshots;
 pub(crate) use stop::Checkpointed;
@@ -257,12 +259,11 @@ impl PartitionLog {
         self.shared.visibility
     }
 
-    /// The first offset that the files hold.
-    pub(crate) fn first_offset(&self) -> Offset {
-        self.shared
-            .segments()
-            .first()
-            .map_or(0, |segment| segment.base_offset())
+    /// The producers that are remembered, by id.
+    pub fn active_producers(&self) -> Vec<ActiveProducer> {
+        let mut writer = lock(&self.writer);
+        self.forget_idle_producers(&mut writer);
+        writer.producers.active()
     }
 
     fn config(&self) -> Arc<LogConfig> {

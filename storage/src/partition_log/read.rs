@@ -29,7 +29,7 @@ impl ColdRead {
                 records,
                 offsets: self.offsets,
             }),
-            Err(miss) => Err(failed(&self.shared, miss)),
+            Err(miss) => Err(failed(&self.shared, self.wanted.offset, miss)),
         }
     }
 }
@@ -64,6 +64,13 @@ impl PartitionLog {
             at_least_one,
         };
         let segments = shared.segments();
+        if segments
+            .first()
+            .is_some_and(|first| first.base_offset() > offset)
+        {
+            // It was deleted since the offsets were taken.
+            return Err(deleted(shared, offset));
+        }
         match find(&segments, &wanted, Access::Probe) {
             Ok(records) => Ok(Read::Warm(Fetched { records, offsets })),
             Err(Miss::NotResident) => {
@@ -75,7 +82,7 @@ impl PartitionLog {
                     wanted,
                 }))
             }
-            Err(miss) => Err(failed(shared, miss)),
+            Err(miss) => Err(failed(shared, offset, miss)),
         }
     }
 
@@ -159,10 +166,20 @@ fn find(segments: &Segments, wanted: &Wanted, access: Access) -> Result<Bytes, M
     Ok(Bytes::new())
 }
 
-/// The error of a read. A deleted log's files are gone, which is no error of the disk's.
-pub(super) fn failed(shared: &Shared, miss: Miss) -> Error {
+fn deleted(shared: &Shared, offset: Offset) -> Error {
+    let offsets = shared.offsets();
+    let (start, end) = (offsets.log_start_offset, offsets.high_watermark);
+    Error::OffsetOutOfRange { offset, start, end }
+}
+
+/// The error of a read at `offset`. The files of a deleted log, or of deleted records, are gone,
+/// which is no error of the disk's.
+pub(super) fn failed(shared: &Shared, offset: Offset, miss: Miss) -> Error {
     match (shared.check_exists(), miss) {
         (Err(closed), _) => closed,
+        (Ok(()), Miss::Failed(_)) if offset < shared.offsets().log_start_offset => {
+            deleted(shared, offset)
+        }
         (Ok(()), Miss::Failed(error)) => error,
         // Only a probe ends so, and a probe's caller has handled it.
         (Ok(()), Miss::NotResident) => Error::NotReadable,

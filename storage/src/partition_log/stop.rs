@@ -20,8 +20,12 @@ impl PartitionLog {
     /// Blocking. Puts everything on the device that a start would otherwise scan, while appends go
     /// on; returns the recovery point.
     pub(crate) fn checkpoint(&self) -> Result<Offset> {
+        self.checkpoint_after(&mut lock(&self.checkpointed))
+    }
+
+    /// As [`PartitionLog::checkpoint`], after the `last` one.
+    pub(super) fn checkpoint_after(&self, last: &mut Checkpointed) -> Result<Offset> {
         self.shared.check_exists()?;
-        let mut last = lock(&self.checkpointed);
         let (end, snapshot) = {
             let mut writer = lock(&self.writer);
             self.forget_idle_producers(&mut writer);
@@ -107,15 +111,16 @@ impl PartitionLog {
     }
 
     fn is_synced_to(&self, end: Offset) -> bool {
-        self.offsets().synced_offset >= end && !self.shared.dir_dirty.load(Ordering::Acquire)
+        self.offsets().synced_offset >= end && !self.shared.is_dir_dirty()
     }
 
-    /// Indexes of all segments that have offsets in `from..end`.
+    /// Indexes of all segments that have offsets in `from..end`, and of the one that ends at `from`:
+    /// it may have got its last time index entry since `from` was its log's end.
     fn sync_indexes(&self, from: Offset, end: Offset) -> Result<()> {
         let segments = self.shared.segments();
         for (index, segment) in segments.iter().enumerate() {
             let follows = segments.get(index + 1).map(|next| next.base_offset());
-            if segment.base_offset() < end && follows.is_none_or(|next| next > from) {
+            if segment.base_offset() < end && follows.is_none_or(|next| next >= from) {
                 segment.sync_indexes()?;
             }
         }

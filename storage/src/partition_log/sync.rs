@@ -131,6 +131,11 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner) = segments.into();
     }
 
+    /// Names of files are not on the device yet.
+    pub fn is_dir_dirty(&self) -> bool {
+        self.dir_dirty.load(Ordering::Acquire)
+    }
+
     /// Refuses writes to a log that is closed or read-only.
     pub fn check_writable(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::sync::Segments;
 use super::{PartitionLog, ReadLimit, TimestampAndOffset, read};
 use crate::Offset;
 use crate::batch::{Record, records};
@@ -23,51 +24,64 @@ impl PartitionLog {
         timestamp_ms: i64,
         limit: ReadLimit,
     ) -> Result<Option<TimestampAndOffset>> {
-        self.shared.check_exists()?;
-        let (offsets, end) = self.shared.readable_to(self.visible(limit))?;
-        let segments = self.shared.segments();
-        let mut remaining = read::from(&segments, offsets.log_start_offset).peekable();
-        while let Some(segment) = remaining.next() {
-            let closed = remaining.peek().is_some() && segment.has_all_times();
-            let found = first_at(segment, closed, timestamp_ms, offsets.log_start_offset)
-                .map_err(|miss| read::failed(&self.shared, miss))?;
-            if let Some(found) = found {
-                return Ok(Some(found).filter(|found| found.offset < end));
+        self.look(self.visible(limit), |segments, start, end| {
+            let mut remaining = read::from(segments, start).peekable();
+            while let Some(segment) = remaining.next() {
+                let closed = remaining.peek().is_some() && segment.has_all_times();
+                if let Some(found) = first_at(segment, closed, timestamp_ms, start)? {
+                    return Ok(Some(found).filter(|found| found.offset < end));
+                }
             }
-        }
-        Ok(None)
+            Ok(None)
+        })
     }
 
     /// Blocking. The record with the largest timestamp.
     pub fn max_timestamp(&self) -> Result<Option<TimestampAndOffset>> {
-        self.shared.check_exists()?;
-        let (offsets, _) = self.shared.readable_to(ReadLimit::HighWatermark)?;
-        let segments = self.shared.segments();
-        let failed = |miss| read::failed(&self.shared, miss);
-        let mut remaining = read::from(&segments, offsets.log_start_offset).peekable();
-        let mut largest: Option<(i64, Offset, &Arc<Segment>)> = None;
-        while let Some(segment) = remaining.next() {
-            let closed = remaining.peek().is_some() && segment.has_all_times();
-            let Some((timestamp, offset)) = largest_in(segment, closed).map_err(failed)? else {
-                continue;
+        self.look(ReadLimit::HighWatermark, |segments, start, _| {
+            let mut remaining = read::from(segments, start).peekable();
+            let mut largest: Option<(i64, Offset, &Arc<Segment>)> = None;
+            while let Some(segment) = remaining.next() {
+                let closed = remaining.peek().is_some() && segment.has_all_times();
+                let Some((timestamp, offset)) = largest_from(segment, closed, start)? else {
+                    continue;
+                };
+                if largest.is_none_or(|(known, ..)| timestamp > known) {
+                    largest = Some((timestamp, offset, segment));
+                }
+            }
+            let Some((timestamp, offset, segment)) = largest else {
+                return Ok(None);
             };
-            if largest.is_none_or(|(known, ..)| timestamp > known) {
-                largest = Some((timestamp, offset, segment));
+            let walk = segment.walk(Access::Load)?;
+            let Some((position, head)) = walk.batch_from(offset)? else {
+                return Ok(None);
+            };
+            let wanted = |record: &Record| record.timestamp >= timestamp && record.offset >= start;
+            let found = record_in(&walk, position, &head, wanted)?;
+            // A header that promises more than its records have: the batch is the best answer.
+            let best = || at_start_of(&head, head.base_offset.max(start));
+            Ok(Some(found.unwrap_or_else(best)))
+        })
+    }
+
+    /// Looks at the segments from the log's start to the end that `limit` means, and again where
+    /// records were deleted meanwhile, and with them files that the first look has missed.
+    fn look<T>(
+        &self,
+        limit: ReadLimit,
+        look: impl Fn(&Segments, Offset, Offset) -> Result<T, Miss>,
+    ) -> Result<T> {
+        loop {
+            self.shared.check_exists()?;
+            let (offsets, end) = self.shared.readable_to(limit)?;
+            let start = offsets.log_start_offset;
+            match look(&self.shared.segments(), start, end) {
+                Ok(found) => return Ok(found),
+                Err(_) if self.offsets().log_start_offset > start => {}
+                Err(miss) => return Err(read::failed(&self.shared, start, miss)),
             }
         }
-        let Some((timestamp, offset, segment)) = largest else {
-            return Ok(None);
-        };
-        let walk = segment.walk(Access::Load).map_err(failed)?;
-        let Some((position, head)) = walk.batch_from(offset).map_err(failed)? else {
-            return Ok(None);
-        };
-        let wanted = |record: &Record| record.timestamp >= timestamp;
-        let found = record_in(&walk, position, &head, wanted).map_err(failed)?;
-        // A header that promises more than its records have: the batch is the best answer.
-        Ok(Some(
-            found.unwrap_or_else(|| at_start_of(&head, head.base_offset)),
-        ))
     }
 
     fn visible(&self, limit: ReadLimit) -> ReadLimit {
@@ -114,6 +128,49 @@ fn first_at(
         next = walk.head(after)?.map(|head| (after, head));
     }
     Ok(None)
+}
+
+/// As [`largest_in`], of what is not below `start`.
+fn largest_from(
+    segment: &Segment,
+    closed: bool,
+    start: Offset,
+) -> Result<Option<(i64, Offset)>, Miss> {
+    let largest = largest_in(segment, closed)?;
+    let Some((_, offset)) = largest.filter(|_| segment.base_offset() < start) else {
+        return Ok(largest);
+    };
+    let walk = segment.walk(Access::Load)?;
+    let whole = walk
+        .batch_from(offset)?
+        .is_some_and(|(_, head)| head.base_offset >= start);
+    if whole {
+        return Ok(largest);
+    }
+    // The one with the largest timestamp was deleted, and the index knows of no other.
+    let mut largest: Option<(i64, Offset)> = None;
+    let mut next = walk.batch_from(start)?;
+    while let Some((position, head)) = next {
+        let found = if head.base_offset < start {
+            let batch = walk.records(position..position + head.size)?;
+            let records = records::decode(&batch, MAX_DECOMPRESSED_BYTES).unwrap_or_default();
+            records
+                .iter()
+                .filter(|record| record.offset >= start)
+                .map(|record| (record.timestamp, record.offset))
+                .max_by_key(|(timestamp, offset)| (*timestamp, std::cmp::Reverse(*offset)))
+        } else {
+            Some((head.max_timestamp, head.last_offset))
+        };
+        if let Some(found) = found
+            && largest.is_none_or(|(known, _)| found.0 > known)
+        {
+            largest = Some(found);
+        }
+        let after = position + head.size;
+        next = walk.head(after)?.map(|head| (after, head));
+    }
+    Ok(largest)
 }
 
 /// The largest timestamp in `segment`, and the last offset of the first batch that has it.

@@ -2,6 +2,7 @@
 
 mod append_and_read;
 mod commit;
+mod delete_records;
 mod derived;
 mod fixture;
 mod folder;

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use storage::LogConfig;
 use storage::batch::{BatchBuilder, Compression};
-use storage::partition_log::{Durability, ReadLimit};
+use storage::partition_log::{DeleteTo, Durability, ReadLimit};
 
 use crate::fixture::*;
 
@@ -40,6 +40,25 @@ fn note(synced: &mut Synced, path: &Path, suffixes: &[&str]) {
     }
 }
 
+/// Segments that were deleted, of which a power cut may bring back each file on its own.
+type Deleted = BTreeMap<PathBuf, Vec<u8>>;
+
+fn contents(path: &Path) -> Deleted {
+    ["log", "index", "timeindex"]
+        .iter()
+        .flat_map(|suffix| files(path, suffix))
+        .map(|file| (file.clone(), fs::read(file).expect("reads")))
+        .collect()
+}
+
+fn bring_back(deleted: &mut Deleted, numbers: &mut Numbers) {
+    for (file, bytes) in std::mem::take(deleted) {
+        if numbers.below(2) == 0 {
+            fs::write(file, bytes).expect("writes");
+        }
+    }
+}
+
 fn cut_power(synced: &Synced, path: &Path, numbers: &mut Numbers) {
     for file in ["log", "index", "timeindex", "snapshot"]
         .iter()
@@ -50,7 +69,7 @@ fn cut_power(synced: &Synced, path: &Path, numbers: &mut Numbers) {
         let from = kept.unwrap_or(0).min(bytes.len() as u64);
         let lost = (from + numbers.below(bytes.len() as u64 - from + 1)) as usize;
         // The folder's own entries are journaled in order: the first file does not go alone.
-        let first = file.ends_with("00000000000000000000.log");
+        let first = files(path, "log").first() == Some(&file);
         match numbers.below(4) {
             0 if kept.is_none() && !first => {
                 fs::remove_file(&file).expect("removes");
@@ -82,7 +101,8 @@ async fn what_was_synced_survives_and_the_rest_is_a_prefix() {
             ..small_segments()
         };
         let mut synced = Synced::new();
-        let mut durable = 0;
+        let mut deleted = Deleted::new();
+        let (mut start, mut durable) = (0, 0);
         let mut ends = vec![0];
         for round in 0..5 {
             let disk = FaultyDisk::default();
@@ -95,16 +115,19 @@ async fn what_was_synced_survives_and_the_rest_is_a_prefix() {
                 durable <= end && ends.contains(&end),
                 "{place}: {durable} <= {end}"
             );
-            let expected: Vec<_> = (0..end).map(|number| (number, number)).collect();
-            assert!(read_all(&log, 0, 700) == expected, "{place}: other records");
-            for number in [0, end / 2, end - 1] {
+            assert_eq!(log.offsets().log_start_offset, start, "{place}");
+            let expected: Vec<_> = (start..end).map(|number| (number, number)).collect();
+            let mut found = read_all(&log, start, 700);
+            found.retain(|(offset, _)| *offset >= start);
+            assert!(found == expected, "{place}: other records");
+            for number in [start, start + (end - start) / 2, end - 1] {
                 let found = log
                     .offset_for_timestamp(number, ReadLimit::HighWatermark)
                     .expect("looks up")
                     .map(|found| found.offset);
                 assert_eq!(
                     found,
-                    (0..end).contains(&number).then_some(number),
+                    (start..end).contains(&number).then_some(number),
                     "{place}"
                 );
             }
@@ -137,10 +160,33 @@ async fn what_was_synced_survives_and_the_rest_is_a_prefix() {
                         note(&mut synced, folder.path(), &["log"]);
                         durable = next;
                     }
+                    3 => {
+                        let before = contents(folder.path());
+                        start += numbers.below(4) as i64 * (next - start) / 3;
+                        let to = DeleteTo::Offset(start);
+                        let answers = dir.delete_records(&[(Arc::clone(&log), to)]);
+                        assert_eq!(answers[0].as_ref().ok(), Some(&start), "{place}");
+                        let left = contents(folder.path());
+                        let gone = before.into_iter().filter(|(f, _)| !left.contains_key(f));
+                        let known = deleted.len();
+                        deleted.extend(gone);
+                        if deleted.len() > known {
+                            note(
+                                &mut synced,
+                                folder.path(),
+                                &["log", "index", "timeindex", "snapshot"],
+                            );
+                            durable = next;
+                        } else if log.offsets().synced_offset == next {
+                            note(&mut synced, folder.path(), &["log"]);
+                            durable = next;
+                        }
+                    }
                     _ => {}
                 }
             }
             drop((log, dir));
+            bring_back(&mut deleted, &mut numbers);
             cut_power(&synced, folder.path(), &mut numbers);
         }
     }
