@@ -273,7 +273,7 @@ impl Recovery<'_> {
                 Segment::open(self.disk, dir, *base, next_base.is_none(), config)?;
             let segment = Arc::new(segment);
             let damage = match next_base {
-                Some(next) if sound && next <= trusted => {
+                Some(next) if sound && next < trusted => {
                     recovered.end = next;
                     None
                 }

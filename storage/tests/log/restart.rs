@@ -519,3 +519,41 @@ async fn after_a_crash_names_are_synced_with_the_first_bytes() {
         [folder.path().to_owned(), partition_dir(folder.path())]
     );
 }
+
+#[test]
+fn the_last_time_of_a_segment_that_was_full_at_a_checkpoint_survives_a_power_cut() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dir, log) = open(folder.path());
+    let newest = || {
+        files(folder.path(), "timeindex")
+            .pop()
+            .expect("there is one")
+    };
+    let mut tested = 0;
+    let mut lost = Vec::new();
+    for number in 0..100 {
+        dir.checkpoint().expect("checkpoints");
+        let active = newest();
+        let synced = fs::metadata(&active).expect("is there").len();
+        let appended = log
+            .append(&batch_at(number, &[number], Compression::None))
+            .expect("appends");
+        // It was closed with an entry that nobody has synced.
+        if newest() != active && fs::metadata(&active).expect("is there").len() > synced {
+            lost.push((active, synced));
+            tested = appended.base_offset - 1;
+            break;
+        }
+    }
+    assert!(tested > 0);
+    drop((log, dir));
+    for (file, synced) in lost {
+        let file = fs::OpenOptions::new().write(true).open(file);
+        file.and_then(|file| file.set_len(synced)).expect("cuts");
+    }
+    let (_dir, log) = open(folder.path());
+    let found = log
+        .offset_for_timestamp(tested, ReadLimit::HighWatermark)
+        .expect("looks up");
+    assert_eq!(found.map(|found| found.offset), Some(tested));
+}
