@@ -18,6 +18,8 @@ pub enum Feature {
     NullHeaders,
     /// Giving its user every record whose position it commits.
     AtLeastOnce,
+    /// Waiting for a broker that is away.
+    Reconnecting,
     /// Saying a record's time when it is written.
     WritingTimestamps,
     /// Sending on one producer while it runs, and hearing where each record went.
@@ -57,6 +59,10 @@ pub static CLIENTS: [Client; 7] = [
             (
                 Feature::AtLeastOnce,
                 "kcat does not print the record that it gets together with SIGTERM, but commits it",
+            ),
+            (
+                Feature::Reconnecting,
+                "kcat ends when no broker is up; a new one goes on in its group",
             ),
             (
                 Feature::WritingTimestamps,

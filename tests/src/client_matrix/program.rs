@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use super::record::{Event, Read, Record};
 
-/// How long a client may take for one step. Below the 45 s after which a member that has gone
-/// without leaving is noticed, so that leaving a group is seen to work.
+/// How long a client may take for one step. Below the 45 s after which most clients' groups
+/// notice a member that has gone without leaving, so that leaving is seen to work.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
 /// Which of a program's outputs a line is from.
