@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
+use tests::client_matrix::CASES;
+use tests::client_matrix::client::CLIENTS;
 use tests::repository;
 
 fn page() -> String {
@@ -84,4 +86,20 @@ fn the_tests_that_it_names_exist() {
         missing.is_empty(),
         "of {named} tests these are missing: {missing:#?}"
     );
+}
+
+#[test]
+fn the_clients_are_those_of_the_matrix_and_passed_at_their_pinned_versions() {
+    let rows: Vec<Vec<String>> = rows(&page(), "client");
+    let listed: Vec<&str> = rows.iter().map(|row| row[0].as_str()).collect();
+    assert_eq!(listed, CLIENTS.each_ref().map(|client| client.name));
+    for (row, client) in rows.iter().zip(&CLIENTS) {
+        // kcat is what the system has, and not pinned.
+        if client.name != "kcat" {
+            assert_eq!(row[1], client.version().expect("its version"), "{row:?}");
+        }
+        assert_eq!(row.len(), 2 + CASES.len(), "{row:?}");
+        let passed = |cell: &String| cell.starts_with('✓') || cell.starts_with('-');
+        assert!(row[2..].iter().all(passed), "{row:?}");
+    }
 }
