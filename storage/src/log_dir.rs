@@ -8,6 +8,7 @@
 //! log-start-offset-checkpoint          where it is not the first segment's
 //! replication-offset-checkpoint        high watermarks
 //! <topic>-<partition>/                 one partition
+//! <topic>-<partition>/.unrecovered     nobody has opened it since an unclean stop
 //! <topic>-<partition>.<id>-delete/     deleted; a start removes what is left of it
 //! <topic>-<partition>.<id>-stray/      another topic of the same name had it; kept for a human
 //! ```
@@ -16,7 +17,7 @@ mod checkpoints;
 mod folders;
 mod parallel;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -203,16 +204,21 @@ impl LogDir {
                 checkpoints.log_start_offsets.get(&key).copied(),
             )
         };
+        let unrecovered = folders::is_unrecovered(disk, &dir)?;
         let recovery = Recovery {
             disk: &self.disk,
             clock: &self.clock,
             queue: &self.queue,
             progress,
-            clean: self.was_clean,
+            clean: self.was_clean && !unrecovered,
             recovery_point,
             log_start_offset,
         };
-        Ok(Arc::new(recovery.open(dir, log.clone(), created)?))
+        let opened = recovery.open(dir.clone(), log.clone(), created)?;
+        if unrecovered {
+            folders::clear_unrecovered(disk, &dir)?;
+        }
+        Ok(Arc::new(opened))
     }
 
     /// Closes a log and removes its files.
@@ -229,6 +235,19 @@ impl LogDir {
         }
         self.forget(&key)?;
         folders::remove(self.disk.as_ref(), &deleted)
+    }
+
+    /// Leaves a folder alone that nobody is going to open. After an unclean stop, whoever opens it
+    /// at some later start recovers it then; so it does not keep this one from a clean stop.
+    pub fn leave_alone(&self, topic: &str, partition: i32) -> Result<()> {
+        if self.was_clean {
+            return Ok(());
+        }
+        let dir = self.path().join(folders::name(topic, partition)?);
+        folders::mark_unrecovered(self.disk.as_ref(), &dir)?;
+        let key = (topic.to_owned(), partition);
+        lock(&self.checkpoints).set(OffsetCheckpoint::HighWatermark, &key, None);
+        Ok(())
     }
 
     /// The partition folders on disk (topic, partition, topic id where known), open or not.
@@ -363,15 +382,20 @@ impl LogDir {
             .collect()
     }
 
-    /// A partition that nobody has looked at since an unclean stop.
+    /// A partition that nobody has looked at since an unclean stop, or decided to leave alone.
     fn unrecovered(&self, open: &[(Key, Arc<PartitionLog>)]) -> Result<Option<Key>> {
         if self.was_clean {
             return Ok(None);
         }
-        let on_disk = self.on_disk()?.into_iter();
-        Ok(on_disk
-            .map(|(topic, partition, _)| (topic, partition))
-            .find(|key| !open.iter().any(|(open, _)| open == key)))
+        let open: HashSet<&Key> = open.iter().map(|(key, _)| key).collect();
+        for (topic, partition, _) in self.on_disk()? {
+            let dir = self.path().join(folders::name(&topic, partition)?);
+            let key = (topic, partition);
+            if !open.contains(&key) && !folders::is_unrecovered(self.disk.as_ref(), &dir)? {
+                return Ok(Some(key));
+            }
+        }
+        Ok(None)
     }
 
     fn note(&self, key: Key, log: &PartitionLog, recovery_point: Offset) {

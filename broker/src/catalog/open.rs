@@ -102,6 +102,7 @@ fn tidy_folders(log_dir: &LogDir, replayed: &Replayed) -> Result<(), CatalogErro
                 partition,
                 "the catalog does not know this partition's folder; it is left alone"
             );
+            log_dir.leave_alone(&topic, partition)?;
         }
     }
     Ok(())

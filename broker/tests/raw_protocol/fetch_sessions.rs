@@ -19,19 +19,6 @@ const BY_ID: i16 = 18;
 const LONG: i32 = 60_000;
 
 impl TestServer {
-    async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
-        config.broker.listen = "127.0.0.1:0".to_owned();
-        config.broker.data_dir = folder.path().to_owned();
-        config.http.listen = String::new();
-        change(&mut config);
-        Self {
-            server: Server::start(config).await.unwrap(),
-            _folder: folder,
-        }
-    }
-
     async fn create(&self, name: &str, partitions: i32) -> Uuid {
         let topic = NewTopic {
             name: name.to_owned(),

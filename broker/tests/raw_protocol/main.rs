@@ -6,6 +6,7 @@ mod fetch_sessions;
 mod group_apis;
 mod log_apis;
 mod other_apis;
+mod rules;
 
 use std::ops::RangeInclusive;
 
@@ -36,12 +37,17 @@ struct TestServer {
 
 impl TestServer {
     async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::default();
         config.broker.listen = "127.0.0.1:0".to_owned();
         config.broker.data_dir = folder.path().to_owned();
         config.http.listen = String::new();
         config.group.group_initial_rebalance_delay_ms = 0;
+        change(&mut config);
         Self {
             server: Server::start(config).await.unwrap(),
             _folder: folder,

@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 
 const DELETED: &str = "-delete";
 const STRAY: &str = "-stray";
+/// In a partition's folder: nobody has opened it since an unclean stop.
+const UNRECOVERED: &str = ".unrecovered";
 /// The longest name of a file.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -67,6 +69,24 @@ pub(super) fn prepare(disk: &dyn Disk, dir: &Path, topic_id: Uuid) -> Result<boo
         .map_err(|error| Error::io("create", dir, &error))?;
     checkpoint::write_partition_metadata(disk, dir, topic_id)?;
     Ok(created)
+}
+
+/// Notes in a partition's folder that it has to be recovered, whatever the last stop was.
+pub(super) fn mark_unrecovered(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    checkpoint::write_file(disk, &dir.join(UNRECOVERED), b"")
+}
+
+/// Whether a partition's folder has that note.
+pub(super) fn is_unrecovered(disk: &dyn Disk, dir: &Path) -> Result<bool> {
+    let note = dir.join(UNRECOVERED);
+    Ok(list(disk, dir)?.contains(&note))
+}
+
+/// Removes the note. It may come back with a power cut: then there is an unclean stop anyway.
+pub(super) fn clear_unrecovered(disk: &dyn Disk, dir: &Path) -> Result<()> {
+    let note = dir.join(UNRECOVERED);
+    disk.remove_file(&note)
+        .map_err(|error| Error::io("remove", note, &error))
 }
 
 /// Renames a folder, where it exists, durably.

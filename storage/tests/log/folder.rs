@@ -161,3 +161,48 @@ fn many_logs_open_in_parallel_and_in_order() {
         3
     );
 }
+
+#[test]
+fn a_folder_that_is_left_alone_does_not_make_every_stop_an_unclean_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open_other = |dir: &LogDir| {
+        let other = OpenLog {
+            topic: "other".to_owned(),
+            topic_id: Uuid::from_u128(7),
+            partition: 0,
+            config: Arc::new(small_segments()),
+            visibility: Visibility::Ordinary,
+        };
+        dir.open_logs(vec![other]).expect("opens").remove(0)
+    };
+    {
+        let dir = open_dir(folder.path());
+        let (log, other) = (open_log(&dir, small_segments()), open_other(&dir));
+        for first in 0..3 {
+            log.append(&batch(first, 1)).expect("appends");
+            other.append(&batch(first, 1)).expect("appends");
+        }
+    }
+    let torn = folder.path().join("other-0/00000000000000000000.log");
+    let whole = std::fs::read(&torn).expect("reads");
+    std::fs::write(&torn, &whole[..whole.len() - 1]).expect("writes");
+    for (round, was_clean) in [false, true, true].into_iter().enumerate() {
+        let dir = open_dir(folder.path());
+        assert_eq!(dir.was_clean(), was_clean, "round {round}");
+        open_log(&dir, small_segments());
+        dir.leave_alone("other", 0).expect("leaves it alone");
+        dir.shutdown().expect("stops");
+    }
+    // It is recovered when somebody opens it, at a start after a clean stop even, and then is known.
+    for round in ["recovered", "clean"] {
+        let dir = open_dir(folder.path());
+        assert!(dir.was_clean(), "{round}");
+        open_log(&dir, small_segments());
+        assert_eq!(read_all(&open_other(&dir), 0, 100).len(), 2, "{round}");
+        assert!(
+            !folder.path().join("other-0/.unrecovered").exists(),
+            "{round}"
+        );
+        dir.shutdown().expect("stops");
+    }
+}
