@@ -28,8 +28,9 @@ async function main() {
   if (values['instance-id']) usage('kafkajs has no static members')
 
   const kafka = new Kafka({ brokers: bootstrap.split(','), logLevel: logLevel.WARN })
-  // A heartbeat is sent between two fetches, so a fetch must not wait long.
-  const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 500 })
+  // A heartbeat is sent between two fetches, so a fetch must not wait long. A member that dies
+  // without leaving is missed after the session timeout.
+  const consumer = kafka.consumer({ groupId, maxWaitTimeInMs: 500, sessionTimeout: 10_000 })
 
   let starts = []
   if (values['from-timestamp']) {
@@ -56,7 +57,7 @@ async function main() {
 
   await consumer.connect()
   await consumer.subscribe({ topics: [topic], fromBeginning: true })
-  await consumer.run({
+  const running = consumer.run({
     autoCommit: false,
     eachBatch: async ({ batch: { partition, messages } }) => {
       print(
@@ -77,11 +78,13 @@ async function main() {
   })
 
   const leave = async () => {
+    await running // has joined: only a member can leave
     await consumer.disconnect() // ends the batch at hand, then leaves the group
     process.exit(0)
   }
   process.once('SIGTERM', leave)
   process.once('SIGINT', leave)
+  await running
 }
 
 main().catch((error) => {

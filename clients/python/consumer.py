@@ -71,9 +71,14 @@ REBALANCED = (KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, K
 consumer.subscribe([args.topic], on_assign=assigned, on_revoke=revoked)
 while running:
     messages = consumer.consume(num_messages=500, timeout=0.2)
+    # A rebalance in the middle of consume() may have taken partitions away: whoever has them now
+    # reads these records from the last commit.
+    own = {p.partition for p in consumer.assignment()}
     for message in messages:
         if message.error():
             raise KafkaException(message.error())
+        if message.partition() not in own:
+            continue
         show(
             {
                 "partition": message.partition(),

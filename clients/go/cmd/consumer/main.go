@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -111,6 +112,8 @@ func options(args []string) []kgo.Opt {
 		kgo.AllowAutoTopicCreation(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
 		kgo.DisableAutoCommit(),
+		// After which a member that died without leaving is missed.
+		kgo.SessionTimeout(10 * time.Second),
 		// No rebalance between a poll and the commit of what it returned.
 		kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsAssigned(printEvent("assigned")),
