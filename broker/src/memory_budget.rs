@@ -88,18 +88,24 @@ impl Budget {
         self.waiting.load(Ordering::Relaxed) > 0 || self.used() > self.limit
     }
 
-    /// Waits until there is something left. It is not taken: what comes of it may go beyond the limit.
-    pub async fn room(&self) {
-        if self.used() < self.limit {
+    /// Waits until there is something left; with `a_lot`, half of it. It is not taken: what comes of
+    /// it may go beyond the limit.
+    pub async fn room(&self, a_lot: bool) {
+        let (lane, limit) = if a_lot {
+            (&self.large, self.limit / 2)
+        } else {
+            (&self.small, self.limit)
+        };
+        if self.used() < limit {
             return;
         }
         let _waiting = Waiting::new(self);
         loop {
-            let mut freed = std::pin::pin!(self.small.freed.notified());
+            let mut freed = std::pin::pin!(lane.freed.notified());
             freed.as_mut().enable();
-            if self.used() < self.limit {
+            if self.used() < limit {
                 // There may be enough for the next one too.
-                self.small.freed.notify_one();
+                lane.freed.notify_one();
                 return;
             }
             freed.await;
@@ -232,7 +238,8 @@ impl Charge {
     /// Holds `bytes` more, for a request of `request_bytes`, as soon as they can be had.
     pub async fn add(&mut self, bytes: usize, request_bytes: usize) {
         if !self.try_add(bytes, request_bytes) {
-            self.overdraft = self.budget.wait_for(bytes, request_bytes).await;
+            // On the heap, where it is needed: every connection's future would be larger by it.
+            self.overdraft = Box::pin(self.budget.wait_for(bytes, request_bytes)).await;
             self.bytes += bytes;
         }
     }
@@ -322,12 +329,18 @@ mod tests {
     #[tokio::test]
     async fn what_exists_is_counted_and_room_is_waited_for() {
         let budget = Budget::new(1000);
-        budget.room().await;
+        budget.room(false).await;
         let response = Charge::of_what_exists(&budget, 5000);
         assert!(budget.is_exhausted());
-        assert!(budget.room().now_or_never().is_none());
+        assert!(budget.room(false).now_or_never().is_none());
         assert!(Charge::of_spare(&budget, 1).is_none());
-        tokio::join!(budget.room(), budget.room(), async { drop(response) });
+        tokio::join!(budget.room(false), budget.room(true), async {
+            drop(response);
+        });
+        let half = Charge::of_what_exists(&budget, 500);
+        assert!(budget.room(true).now_or_never().is_none());
+        assert!(budget.room(false).now_or_never().is_some());
+        drop(half);
         assert!(Charge::of_spare(&budget, 501).is_none());
         assert_eq!(
             Charge::of_spare(&budget, 500).map(|it| it.bytes()),

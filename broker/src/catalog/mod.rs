@@ -539,12 +539,14 @@ fn new_topic_id() -> Uuid {
 
 /// Runs a change to its end even where its caller goes away in the middle: a logged change must
 /// become visible.
-async fn detached<T: Send + 'static>(
+///
+/// It is begun at once, so that a caller's future has no room for the change: every connection's
+/// would be larger by it.
+fn detached<T: Send + 'static>(
     change: impl Future<Output = Result<T, CatalogError>> + Send + 'static,
-) -> Result<T, CatalogError> {
-    tokio::spawn(change)
-        .await
-        .unwrap_or_else(|error| Err(cut_short(&error)))
+) -> impl Future<Output = Result<T, CatalogError>> + Send {
+    let change = tokio::spawn(change);
+    async { change.await.unwrap_or_else(|error| Err(cut_short(&error))) }
 }
 
 /// Runs what waits for the disk on a thread that may.

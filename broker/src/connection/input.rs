@@ -3,7 +3,7 @@
 //! While nothing comes, a connection has no buffer: the first bytes are read into the thread's stack
 //! and copied. A frame of more than [`UNCOUNTED_FRAME_BYTES`] is counted in the budget for requests
 //! before its buffer grows. The buffer grows with what has arrived: an announced length reserves at
-//! most 64 KiB ahead, or as much as the connection's largest request so far, up to 1 MiB.
+//! most 8 KiB ahead, or as much as the connection's largest request so far, up to 1 MiB.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -26,7 +26,7 @@ const READ_BYTES: usize = 8 * 1024;
 const UNCOUNTED_FRAME_BYTES: usize = READ_BYTES;
 /// What an announced length may reserve before its bytes arrive, on a connection that has not sent
 /// a larger request yet ...
-const READ_AHEAD_BYTES: usize = 64 * 1024;
+const READ_AHEAD_BYTES: usize = READ_BYTES;
 /// ... and on one that has.
 const MAX_READ_AHEAD_BYTES: usize = 1024 * 1024;
 /// A buffer that grew beyond this is not kept.

@@ -2,8 +2,11 @@
 //! one vectored write.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt;
@@ -119,12 +122,7 @@ impl<'a, W: AsyncWrite + Unpin> Output<'a, W> {
 
     async fn flush(&mut self) -> io::Result<()> {
         while !self.pieces.is_empty() {
-            let mut slices = [IoSlice::new(&[]); WRITE_PIECES];
-            let count = self.pieces.len().min(WRITE_PIECES);
-            for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-                *slice = IoSlice::new(piece);
-            }
-            let written = self.writer.write_vectored(&slices[..count]).await?;
+            let written = poll_fn(|cx| self.poll_write(cx)).await?;
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -143,6 +141,17 @@ impl<'a, W: AsyncWrite + Unpin> Output<'a, W> {
             }
         }
         self.writer.flush().await
+    }
+
+    /// The list of slices is made anew for each try: it would be the largest part of an idle
+    /// connection.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut slices = [IoSlice::new(&[]); WRITE_PIECES];
+        let count = self.pieces.len().min(WRITE_PIECES);
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            *slice = IoSlice::new(piece);
+        }
+        Pin::new(&mut self.writer).poll_write_vectored(cx, &slices[..count])
     }
 
     fn advance(&mut self, mut written: usize) {

@@ -4,12 +4,15 @@
 //! With `patience`, which is 30 seconds or `connections.max.idle.ms` where that is less, a
 //! connection is closed when
 //!
-//! - nothing moved for `connections.max.idle.ms`, and no response is being waited for;
+//! - nothing moved for `connections.max.idle.ms`, and neither a response nor memory is
+//!   being waited for;
 //! - a request that began to arrive is not complete after `patience` and a second more for each
 //!   [`LEAST_BYTES_PER_S`] of it;
 //! - responses of more than [`UNTAKEN_BYTES`], records not counted, are not taken within the same time;
 //! - a memory budget is used up, and the connection holds some of it and has not got on for
-//!   [`PRESSED_PATIENCE`] and a second more for each [`LEAST_PRESSED_BYTES_PER_S`] that it holds.
+//!   [`PRESSED_PATIENCE`] (where it waits for memory itself: `patience`) and a second more for each
+//!   [`LEAST_PRESSED_BYTES_PER_S`] that it holds; or a part of its request holds some of it, and no
+//!   more of it came for [`PRESSED_SILENCE`].
 //!
 //! A connection that is quiet and holds nothing comes to rest: the reader gives its buffers back.
 //!
@@ -31,6 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub const LEAST_BYTES_PER_S: usize = 64 * 1024;
 /// The same where others wait for the memory.
 pub const PRESSED_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a half-sent request may be silent where others wait for the memory.
+pub const PRESSED_SILENCE: Duration = Duration::from_secs(2);
 /// The same where others wait for the memory.
 pub const LEAST_PRESSED_BYTES_PER_S: usize = 1024 * 1024;
 /// What a client may leave untaken for longer than patience: a consumer that is busy with records
@@ -241,7 +246,8 @@ impl Progress {
 
     fn verdict(&self, now_ms: u64, limits: &Limits, budgets: &Budgets) -> Option<Closed> {
         let max_idle = limits.max_idle;
-        if self.quiet(now_ms) >= max_idle && !self.awaits_response.load(Relaxed) {
+        let waits = self.awaits_response.load(Relaxed) || self.waits_for_memory.load(Relaxed);
+        if self.quiet(now_ms) >= max_idle && !waits {
             return Some(Closed::Idle(max_idle));
         }
         let age = |since_ms: u64| Duration::from_millis(now_ms.saturating_sub(since_ms));
@@ -260,20 +266,31 @@ impl Progress {
         if bytes > UNTAKEN_BYTES && after >= allowance(patience, bytes, LEAST_BYTES_PER_S) {
             return Some(Closed::NotTaken { bytes, after });
         }
-        let pressed = |bytes, after| {
-            let patience = PRESSED_PATIENCE.min(max_idle);
+        let pressed_patience = PRESSED_PATIENCE.min(max_idle);
+        let pressed = |patience, bytes, after| {
             (bytes > 0 && after >= allowance(patience, bytes, LEAST_PRESSED_BYTES_PER_S))
                 .then_some(Closed::Memory { bytes, after })
         };
         if budgets.responses.is_exhausted()
             && bytes > super::UNCOUNTED_RESPONSE_BYTES
-            && let Some(closed) = pressed(bytes, after)
+            && let Some(closed) = pressed(pressed_patience, bytes, after)
         {
             return Some(closed);
         }
-        if budgets.requests.is_exhausted() && !self.waits_for_memory.load(Relaxed) {
-            let after = age(self.held_since_ms.load(Relaxed));
-            return pressed(self.held_bytes.load(Relaxed), after);
+        if budgets.requests.is_exhausted() {
+            let (bytes, after) = (
+                self.held_bytes.load(Relaxed),
+                age(self.held_since_ms.load(Relaxed)),
+            );
+            let waits = self.waits_for_memory.load(Relaxed);
+            let is_silent = !waits
+                && arriving_since_ms != NEVER
+                && self.quiet(now_ms) >= PRESSED_SILENCE.min(max_idle);
+            if is_silent && bytes > 0 {
+                return Some(Closed::Memory { bytes, after });
+            }
+            let patience = if waits { patience } else { pressed_patience };
+            return pressed(patience, bytes, after);
         }
         None
     }

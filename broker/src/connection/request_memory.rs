@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use super::UNCOUNTED_REQUEST_BYTES;
 use super::progress::Progress;
+use super::{UNCOUNTED_REQUEST_BYTES, UNCOUNTED_RESPONSE_BYTES};
 use crate::memory_budget::{Budgets, Charge};
 
 /// What a request is taken to hold besides its bytes: its place in the queue, its future.
@@ -82,10 +82,13 @@ impl<'a> RequestMemory<'a> {
         self.progress.hold(bytes);
     }
 
-    /// Waits until responses that were not taken leave room for another one.
+    /// Waits until responses that were not taken leave room for another one. Who has some of them
+    /// leaves the other half to who has none.
     pub async fn room_for_response(&self) {
-        if self.budgets.responses.is_exhausted() {
-            let room = self.budgets.responses.room();
+        let has_some = self.progress.untaken_bytes() > UNCOUNTED_RESPONSE_BYTES;
+        let responses = &self.budgets.responses;
+        if has_some || responses.is_exhausted() {
+            let room = Box::pin(responses.room(has_some));
             self.progress.waiting_for_memory(room).await;
         }
     }

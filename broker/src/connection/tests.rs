@@ -478,3 +478,16 @@ async fn a_stop_does_not_wait_for_ever() {
     assert!(matches!(client.connection.await, Ok(Closed::Drain(_))));
     assert!(begin.elapsed() <= Duration::from_secs(6));
 }
+
+#[test]
+fn an_idle_connections_task_is_small() {
+    use crate::router::Router;
+    use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+    fn size_of_future<A, B, C, D, E, F, G>(_: fn(A, B, C, D, E, F) -> G) -> usize {
+        size_of::<G>()
+    }
+    let bytes = size_of_future(serve::<OwnedReadHalf, OwnedWriteHalf, Router>);
+    // Every handler's future has its place in it. One that needs more goes on the heap.
+    assert!(bytes <= 5 * 1024, "{bytes} bytes");
+}

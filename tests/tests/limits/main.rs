@@ -2,5 +2,6 @@
 //! silent, greedy or wrong.
 
 mod connections;
+mod hostile;
 mod many;
 mod raw;
