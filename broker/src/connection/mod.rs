@@ -47,6 +47,9 @@ pub const UNCOUNTED_RESPONSE_BYTES: usize = 8 * 1024;
 /// Responses that were not taken hold up further requests from here on.
 pub const MAX_UNTAKEN_BYTES: usize = 256 * 1024;
 
+/// After so much of its own in responses a connection lets others have the thread.
+const YIELD_BYTES: usize = 64 * 1024;
+
 /// What handles the requests.
 pub trait Service: Send {
     /// Handles one request; the frame comes without its length.
@@ -222,6 +225,7 @@ where
     S: Service,
 {
     let (budgets, progress) = (input.budgets, input.progress);
+    let mut in_a_row = 0;
     loop {
         let (frame, charge) = match input.frame().await {
             Ok(read) => read,
@@ -237,7 +241,10 @@ where
                 continue;
             }
             Outcome::Close(_) => None,
-            Outcome::Now(frame) => untaken(frame, budgets, progress),
+            Outcome::Now(frame) => {
+                in_a_row += frame.own_bytes;
+                untaken(frame, budgets, progress)
+            }
             Outcome::Later(_) => None,
         };
         match outcome {
@@ -247,6 +254,10 @@ where
                 request,
                 response,
             }),
+        }
+        if in_a_row > YIELD_BYTES {
+            in_a_row = 0;
+            tokio::task::yield_now().await;
         }
     }
 }

@@ -72,14 +72,20 @@ pub fn receive(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
 
 /// Asks, and waits for the answer.
 pub fn call<R: Request>(stream: &mut TcpStream, version: i16, body: &R) -> R::Response {
-    stream
-        .write_all(&request(version, 7, body))
-        .expect("the request goes out");
-    let answer = receive(stream).expect("an answer");
-    let mut answer = bytes::Bytes::from(answer);
+    try_call(stream, version, body).expect("an answer")
+}
+
+/// As [`call`], on a connection that may be closed.
+pub fn try_call<R: Request>(
+    stream: &mut TcpStream,
+    version: i16,
+    body: &R,
+) -> io::Result<R::Response> {
+    stream.write_all(&request(version, 7, body))?;
+    let mut answer = bytes::Bytes::from(receive(stream)?);
     let header = ResponseHeader::decode(&mut answer, R::Response::header_version(version));
     assert_eq!(header.expect("a header").correlation_id, 7);
-    R::Response::decode(&mut answer, version).expect("it decodes")
+    Ok(R::Response::decode(&mut answer, version).expect("it decodes"))
 }
 
 /// The broker closes the connection within `limit`; what it sends before does not count.
