@@ -123,11 +123,25 @@ pub async fn handle(
         synonyms: request.include_synonyms,
         documentation: request.include_documentation,
     };
+    // A resource that is named twice, or by two names for a broker, is described once: a response
+    // is not larger than what there is to say.
+    let mut seen = HashSet::with_capacity(request.resources.len());
     let results = request
         .resources
         .into_iter()
+        .filter(|resource| seen.insert(identity(resource)))
         .map(|resource| asked.result(&ctx.broker, resource));
     Reply::Now(DescribeConfigsResponse::default().with_results(results.collect()))
+}
+
+/// A resource's type and its name, or its number where brokers are meant.
+fn identity(resource: &DescribeConfigsResource) -> (i8, Result<i32, StrBytes>) {
+    let name = &resource.resource_name;
+    let number = match resource.resource_type {
+        resource_type::BROKER => name.parse().ok(),
+        _ => None,
+    };
+    (resource.resource_type, number.ok_or_else(|| name.clone()))
 }
 
 /// What the request asks for besides values.

@@ -25,6 +25,7 @@ use kafka_protocol::messages::list_offsets_response::{
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse};
 use storage::partition_log::{Offsets, ReadLimit, TimestampAndOffset};
 use storage::{Offset, PartitionLog};
+use tokio::sync::Semaphore;
 
 use crate::api::partition_request::{
     NO_LEADER_EPOCH, check_leader_epoch, partition, read_limit, storage_failure,
@@ -37,6 +38,10 @@ pub const VERSIONS: RangeInclusive<i16> = 1..=10;
 
 /// From this version on, answers carry leader epochs; the codec refuses to encode them in older ones.
 const LEADER_EPOCHS_SINCE: i16 = 4;
+
+/// Lookups by time that are under way at once, over all connections: a small batch may be a large
+/// one when it is opened.
+static LOOKUPS: Semaphore = Semaphore::const_new(4);
 
 /// No such record.
 const UNKNOWN: TimestampAndOffset = TimestampAndOffset {
@@ -125,10 +130,12 @@ pub async fn handle(
         return Reply::Now(response);
     }
     // Started here and not in the future, which is polled only when earlier responses are written.
-    let search =
-        tokio::task::spawn_blocking(move || slow.iter().map(Lookup::run).collect::<Vec<_>>());
+    let search = tokio::spawn(async move {
+        let _turn = LOOKUPS.acquire().await;
+        tokio::task::spawn_blocking(move || slow.iter().map(Lookup::run).collect::<Vec<_>>()).await
+    });
     Reply::Later(Box::pin(async move {
-        match search.await {
+        match search.await.and_then(|search| search) {
             Ok(found) => {
                 for ((topic, partition), answer) in places.into_iter().zip(found) {
                     response.topics[topic].partitions[partition] = answer;

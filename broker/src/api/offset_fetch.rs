@@ -6,7 +6,9 @@
 //!   exist: consumers then begin where their reset policy says.
 //! - There are no transactions that could be pending, so every offset is stable.
 //! - The positions of model topics are shown as groups.
+//! - What is named twice is answered once, so that a response is not larger than what there is to say.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use kafka_protocol::messages::offset_fetch_response::{
@@ -47,7 +49,12 @@ pub async fn handle(
             .map(topic);
         return Reply::Now(OffsetFetchResponse::default().with_topics(topics.collect()));
     }
-    let answers = request.groups.into_iter().map(|group| {
+    let mut seen = HashSet::new();
+    let distinct = request
+        .groups
+        .into_iter()
+        .filter(|group| seen.insert(group.group_id.clone()));
+    let answers = distinct.map(|group| {
         let wanted = group.topics.as_ref().map(|topics| {
             topics
                 .iter()
@@ -70,14 +77,20 @@ fn fetch<'a>(
     wanted: Option<impl Iterator<Item = (&'a TopicName, &'a [i32])>>,
 ) -> Vec<FetchedTopic> {
     match wanted {
-        Some(wanted) => wanted
-            .map(|(name, partitions)| {
+        Some(wanted) => {
+            let mut seen = HashSet::new();
+            let distinct = wanted.map(|(name, partitions)| {
+                let distinct = partitions.iter().copied();
+                let distinct: Vec<i32> = distinct
+                    .filter(|partition| seen.insert((name, *partition)))
+                    .collect();
                 (
                     name.clone(),
-                    groups.fetch_offsets(group, name.as_str(), partitions),
+                    groups.fetch_offsets(group, name.as_str(), &distinct),
                 )
-            })
-            .collect(),
+            });
+            distinct.collect()
+        }
         None => groups
             .fetch_all_offsets(group)
             .into_iter()

@@ -16,7 +16,12 @@ pub fn raise_open_files() -> u64 {
 
 /// A connection to the broker.
 pub fn connect(milena: &Milena) -> TcpStream {
-    connect_from(milena, Ipv4Addr::LOCALHOST).expect("a connection")
+    try_connect(milena).expect("a connection")
+}
+
+/// A connection to the broker, if the system gives one.
+pub fn try_connect(milena: &Milena) -> io::Result<TcpStream> {
+    connect_from(milena, Ipv4Addr::LOCALHOST)
 }
 
 /// A connection to the broker from another address of this machine.
