@@ -24,6 +24,10 @@ pub struct LogConfig {
     pub max_message_bytes: u32,
     /// `message.timestamp.type`.
     pub message_timestamp_type: TimestampType,
+    /// `message.timestamp.before.max.ms`: how far a `CreateTime` may be in the past.
+    pub message_timestamp_before_max_ms: i64,
+    /// `message.timestamp.after.max.ms`: how far a `CreateTime` may be in the future.
+    pub message_timestamp_after_max_ms: i64,
     /// `cleanup.policy` contains `compact`: every record must have a key.
     pub compact: bool,
     /// `producer.id.expiration.ms`: idle producers are forgotten after this long.
@@ -39,6 +43,8 @@ impl Default for LogConfig {
             index_interval_bytes: 4096,
             max_message_bytes: 1024 * 1024 + 12,
             message_timestamp_type: TimestampType::CreateTime,
+            message_timestamp_before_max_ms: i64::MAX,
+            message_timestamp_after_max_ms: 60 * 60 * 1000,
             compact: false,
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
         }

@@ -17,6 +17,26 @@ pub enum Error {
     /// The batch is intact but must not be stored: wrong count, control bit, missing key …
     #[error("invalid record: {0}")]
     InvalidRecord(String),
+    /// As `InvalidRecord`, of one record.
+    #[error("invalid record: record {index}: {reason}")]
+    InvalidRecordAt {
+        /// Its place in the batch.
+        index: i32,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A producer's timestamp is too far from the broker's clock.
+    #[error("timestamp {timestamp} is not within {earliest}..={latest}")]
+    InvalidTimestamp {
+        /// The record's place in the batch, where it is known.
+        index: Option<i32>,
+        /// The timestamp.
+        timestamp: i64,
+        /// The earliest that is taken.
+        earliest: i64,
+        /// The latest that is taken.
+        latest: i64,
+    },
     /// The batch's magic is not 2.
     #[error("record batch has magic {0}, only magic 2 is supported")]
     UnsupportedMagic(i8),

@@ -15,10 +15,12 @@ const CODECS: [Compression; 5] = [
     Compression::Zstd,
 ];
 const LIMITS: Limits = Limits {
+    timestamps: i64::MIN..=i64::MAX,
     max_message_bytes: 1 << 20,
     require_keys: false,
 };
 const COMPACTED: Limits = Limits {
+    timestamps: i64::MIN..=i64::MAX,
     max_message_bytes: 1 << 20,
     require_keys: true,
 };
@@ -261,10 +263,11 @@ fn what_is_intact_but_wrong_is_an_invalid_record() {
     ];
     for (what, bytes) in cases {
         let result = validate_client_batch(&bytes, &LIMITS);
-        assert!(
-            matches!(result, Err(Error::InvalidRecord(_))),
-            "{what}: {result:?}"
+        let is_refused = matches!(
+            result,
+            Err(Error::InvalidRecord(_) | Error::InvalidRecordAt { .. })
         );
+        assert!(is_refused, "{what}: {result:?}");
     }
 }
 
@@ -326,9 +329,47 @@ fn a_compacted_topic_needs_keys_in_every_codec() {
         validate_client_batch(&unkeyed, &LIMITS).unwrap();
         let result = validate_client_batch(&unkeyed, &COMPACTED);
         assert!(
-            matches!(result, Err(Error::InvalidRecord(_))),
+            matches!(result, Err(Error::InvalidRecordAt { index: 1, .. })),
             "{codec:?}: {result:?}"
         );
+    }
+}
+
+#[test]
+fn timestamps_out_of_bounds_are_refused_by_record_or_by_header() {
+    let limits = Limits {
+        timestamps: 100..=200,
+        ..LIMITS
+    };
+    let batch = |codec, times: &[i64]| {
+        let mut batch = BatchBuilder::new(codec);
+        for time in times {
+            batch.push(*time, None, Some(b"v"), &[]);
+        }
+        batch.build()
+    };
+    for codec in CODECS {
+        for good in [&[100, 200, 150][..], &[-1], &[150]] {
+            validate_client_batch(&batch(codec, good), &limits).unwrap();
+        }
+        // A compressed batch is not opened: its header has the first and the largest.
+        let opened = codec == Compression::None;
+        for (times, timestamp, index) in [
+            (&[150, 201, 150][..], 201, opened.then_some(1)),
+            (&[99, 150], 99, Some(0)),
+        ] {
+            match validate_client_batch(&batch(codec, times), &limits) {
+                Err(Error::InvalidTimestamp {
+                    index: found,
+                    timestamp: at,
+                    earliest: 100,
+                    latest: 200,
+                }) => assert_eq!((found, at), (index, timestamp), "{codec:?}"),
+                other => panic!("{codec:?} {times:?}: {other:?}"),
+            }
+        }
+        let hidden = validate_client_batch(&batch(codec, &[150, 99]), &limits);
+        assert_eq!(hidden.is_err(), opened, "{codec:?}");
     }
 }
 
@@ -464,6 +505,7 @@ fn what_was_built_is_decoded_in_every_codec() {
             let size = builder.size_in_bytes();
             let batch = builder.build();
             let limits = Limits {
+                timestamps: i64::MIN..=i64::MAX,
                 max_message_bytes: 16 << 20,
                 require_keys: false,
             };

@@ -2,6 +2,8 @@
 //!
 //! - A topic is on the device, and its partitions are open, when the answer goes out. The topics of
 //!   one request succeed or fail each on its own; one that is named twice fails.
+//! - The topics of one request share the waits for the disk. They have at most 10,000 partitions
+//!   together, as in Kafka; more are POLICY_VIOLATION.
 //! - One broker: the replication factor is 1 (or -1), and a manual assignment may name this broker
 //!   only.
 //! - `validate_only` checks everything and changes nothing; the answer has no topic id then.
@@ -16,7 +18,7 @@ use kafka_protocol::messages::create_topics_request::{
 use kafka_protocol::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult,
 };
-use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsResponse};
+use kafka_protocol::messages::{BrokerId, CreateTopicsRequest, CreateTopicsResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
@@ -65,21 +67,54 @@ pub async fn handle(
     for topic in &request.topics {
         *times_named.entry(topic.name.0.clone()).or_default() += 1;
     }
-    let mut results = Vec::with_capacity(times_named.len());
+    let mut results: Vec<(TopicName, Result<CreatableTopicResult, Refusal>)> =
+        Vec::with_capacity(times_named.len());
+    // What is sound, and where its answer is.
+    let mut sound = Vec::new();
+    let mut places = Vec::new();
+    let mut partitions: i64 = 0;
     for topic in request.topics {
-        // Nothing is left of a name whose failure was reported already.
+        // Nothing is left of a name whose failure was noted already.
         let Some(times) = times_named.remove(&topic.name.0) else {
             continue;
         };
         let name = topic.name.clone();
-        let result = if times > 1 {
-            Err(Refusal::new(
+        let result = match times {
+            1 => checked(broker, topic),
+            _ => Err(Refusal::new(
                 ResponseError::InvalidRequest,
                 format!("topic '{}' is {times} times in the request", &*name),
-            ))
-        } else {
-            create(broker, topic, request.validate_only).await
+            )),
         };
+        let result = result.map(|new| {
+            partitions += i64::from(new.partitions);
+            let checked = answer(broker, Uuid::nil(), new.partitions, &new.configs);
+            places.push(results.len());
+            sound.push(new);
+            checked
+        });
+        results.push((name, result));
+    }
+    if partitions > i64::from(MAX_PARTITIONS) {
+        let message = format!(
+            "{partitions} partitions are more than {MAX_PARTITIONS}, which one request may create"
+        );
+        for place in places {
+            if let Some((_, result)) = results.get_mut(place) {
+                *result = Err(Refusal::new(ResponseError::PolicyViolation, &*message));
+            }
+        }
+    } else if !request.validate_only {
+        let created = broker.catalog.create_topics(sound).await;
+        for (place, created) in places.into_iter().zip(created) {
+            if let Some((_, result)) = results.get_mut(place) {
+                *result = created
+                    .map(|topic| answer(broker, topic.id, topic.partition_count(), &topic.configs))
+                    .map_err(Refusal::from);
+            }
+        }
+    }
+    let results = results.into_iter().map(|(name, result)| {
         let result = result.unwrap_or_else(|refusal| {
             tracing::debug!(
                 topic = &**name,
@@ -88,39 +123,35 @@ pub async fn handle(
             );
             refused(refusal)
         });
-        results.push(result.with_name(name));
-    }
-    Reply::Now(CreateTopicsResponse::default().with_topics(results))
+        result.with_name(name)
+    });
+    Reply::Now(CreateTopicsResponse::default().with_topics(results.collect()))
 }
 
-async fn create(
-    broker: &Broker,
-    topic: CreatableTopic,
-    validate_only: bool,
-) -> Result<CreatableTopicResult, Refusal> {
+/// The topic to create, if there is nothing wrong with it.
+fn checked(broker: &Broker, topic: CreatableTopic) -> Result<NewTopic, Refusal> {
     let new = NewTopic {
         partitions: partitions(broker, &topic)?,
         configs: configs(topic.configs)?,
         name: topic.name.to_string(),
         kind: TopicKind::Ordinary,
     };
-    let (id, partitions, explicit) = if validate_only {
-        broker.catalog.check_new_topic(&new)?;
-        (Uuid::nil(), new.partitions, new.configs)
-    } else {
-        let created = broker.catalog.create_topic(new).await?;
-        (
-            created.id,
-            created.partition_count(),
-            created.configs.clone(),
-        )
-    };
-    Ok(CreatableTopicResult::default()
+    broker.catalog.check_new_topic(&new)?;
+    Ok(new)
+}
+
+fn answer(
+    broker: &Broker,
+    id: Uuid,
+    partitions: i32,
+    explicit: &BTreeMap<String, String>,
+) -> CreatableTopicResult {
+    CreatableTopicResult::default()
         .with_topic_id(id)
         .with_num_partitions(partitions)
         .with_replication_factor(1)
         .with_error_message(None)
-        .with_configs(Some(described(&broker.catalog, &explicit))))
+        .with_configs(Some(described(&broker.catalog, explicit)))
 }
 
 /// How many partitions the topic gets.

@@ -5,8 +5,8 @@
 //! - A list of names, where it is not empty, filters; unknown names in it are skipped, as in Kafka.
 //! - A broker is named by its id. The nameless broker is the cluster's default: it has what was set
 //!   there on the running broker, and nothing else.
-//! - Of the broker's configs the defaults for topics may be changed while it runs; the others are
-//!   read-only.
+//! - Of the broker's configs the defaults for topics and the limits of connections may be changed
+//!   while it runs; the others are read-only.
 //! - Client metrics and groups have no configs here, so their lists are empty; loggers are not
 //!   served.
 
@@ -280,6 +280,7 @@ fn cluster_configs(broker: &Broker) -> Vec<Config> {
             (!set.is_empty()).then_some(topic_default(def, def.broker_name?, set))
         })
         .collect();
+    configs.extend(broker_configs::cluster_settings(broker));
     configs.sort_unstable_by_key(|config| config.name);
     configs
 }

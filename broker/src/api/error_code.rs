@@ -15,7 +15,10 @@ pub fn of_storage(error: &Error) -> ResponseError {
         // Clients send the batch again: bytes are usually damaged on the way.
         Error::CorruptBatch(_) => ResponseError::CorruptMessage,
         // As Kafka answers Produce v3 and newer for magic 0 and 1.
-        Error::InvalidRecord(_) | Error::UnsupportedMagic(_) => ResponseError::InvalidRecord,
+        Error::InvalidRecord(_) | Error::InvalidRecordAt { .. } | Error::UnsupportedMagic(_) => {
+            ResponseError::InvalidRecord
+        }
+        Error::InvalidTimestamp { .. } => ResponseError::InvalidTimestamp,
         Error::BatchTooLarge { .. } => ResponseError::MessageTooLarge,
         Error::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
         // Not PRODUCER_FENCED, which only transactional producers understand (KIP-588).
@@ -42,7 +45,7 @@ pub fn of_catalog(error: &CatalogError) -> ResponseError {
             ResponseError::InvalidPartitions
         }
         CatalogError::Owned { .. } => ResponseError::PolicyViolation,
-        CatalogError::NotDynamic(_) => ResponseError::InvalidRequest,
+        CatalogError::NotDynamic(_) | CatalogError::TooLarge(_) => ResponseError::InvalidRequest,
         CatalogError::InvalidConfig { .. } => ResponseError::InvalidConfig,
         // Kafka's admins know it as "the disk failed"; a client may try again.
         CatalogError::FolderInTheWay(_)

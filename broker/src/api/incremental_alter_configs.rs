@@ -8,7 +8,8 @@
 //! - Values can be added to lists, and taken from them; where the list is not set, they are added to
 //!   what holds then.
 //! - The broker is named by its id, or nameless as the cluster's default: the defaults for topics
-//!   can be changed, and are in force at once for every topic that does not say.
+//!   can be changed, and are in force at once for every topic that does not say; and so can
+//!   `max.connections` and `max.connections.per.ip`.
 //! - Topics that the broker writes itself (a model topic's outputs, dead letters and changelog, and
 //!   internal topics) keep what their writer depends on, with POLICY_VIOLATION: `cleanup.policy`,
 //!   `message.timestamp.type` and the durabilities. Everything else, such as retention and segment

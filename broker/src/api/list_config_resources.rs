@@ -4,7 +4,7 @@
 //!   no type means all. A type is listed once, however often it is named; an unknown one is
 //!   UNSUPPORTED_VERSION.
 //! - Every topic that clients see and this broker are listed, whether anything is set on them or not;
-//!   groups have no configs here, so none is.
+//!   loggers, client metrics and groups have no configs here, so none is.
 
 use std::ops::RangeInclusive;
 
@@ -64,7 +64,7 @@ fn names(broker: &Broker, of: i8) -> Vec<String> {
             let topics = broker.catalog.topics();
             topics.iter().map(|topic| topic.name.clone()).collect()
         }
-        resource_type::BROKER | resource_type::BROKER_LOGGER => vec![broker.node_id.to_string()],
+        resource_type::BROKER => vec![broker.node_id.to_string()],
         _ => Vec::new(),
     }
 }

@@ -6,6 +6,8 @@
 //! - `acks=all` waits for the topic's `durability_all`, `acks=1` for its `durability_one`; a
 //!   duplicate of a batch that is not yet as durable waits for the same. `acks=0` has no response,
 //!   and closes the connection when a partition fails, as Kafka does.
+//! - A batch is stored whole or refused whole; where one record is to blame, the answer names it from
+//!   version 8 (KIP-467).
 //! - Topics that the broker writes itself are refused: model topics' outputs and dead letters with
 //!   POLICY_VIOLATION, internal topics with INVALID_TOPIC_EXCEPTION. Clients give up on both at once, and
 //!   show the message that comes with them (from version 8).
@@ -22,7 +24,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
-use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use kafka_protocol::protocol::StrBytes;
 use storage::batch::{Batch, Compression};
@@ -56,6 +60,8 @@ enum Acks {
 struct Refusal {
     code: ResponseError,
     message: String,
+    /// The record that it is about, by its place in the batch.
+    record: Option<i32>,
 }
 
 /// An append that is not yet as durable as asked.
@@ -145,12 +151,21 @@ impl Refusal {
         Self {
             code,
             message: message.into(),
+            record: None,
         }
     }
 
     fn of_storage(topic: &str, partition: i32, error: &storage::Error) -> Self {
         let code = storage_failure("produce", topic, partition, error);
-        Self::new(code, error.to_string())
+        let record = match error {
+            storage::Error::InvalidRecordAt { index, .. } => Some(*index),
+            storage::Error::InvalidTimestamp { index, .. } => *index,
+            _ => None,
+        };
+        Self {
+            record,
+            ..Self::new(code, error.to_string())
+        }
     }
 
     fn of_catalog(error: &CatalogError) -> Self {
@@ -320,9 +335,16 @@ fn check_batch(records: &Bytes, api_version: i16) -> Result<(), Refusal> {
 }
 
 fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {
+    let message = StrBytes::from_string(refusal.message);
+    let record = refusal.record.map(|index| {
+        BatchIndexAndErrorMessage::default()
+            .with_batch_index(index)
+            .with_batch_index_error_message(Some(message.clone()))
+    });
     PartitionProduceResponse::default()
         .with_index(index)
         .with_error_code(refusal.code.code())
         .with_base_offset(-1)
-        .with_error_message(Some(StrBytes::from_string(refusal.message)))
+        .with_record_errors(record.into_iter().collect())
+        .with_error_message(Some(message))
 }

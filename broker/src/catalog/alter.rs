@@ -139,6 +139,7 @@ impl Inner {
             .filter(|(topic, config)| topic.config != *config)
             .map(|(topic, config)| with_config(topic, topic.configs.clone(), config))
             .collect();
+        self.observer.tell(&broker);
         self.write(|topics| topics.set_broker(broker, defaults, altered));
         Ok(())
     }

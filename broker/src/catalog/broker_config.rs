@@ -1,12 +1,14 @@
-//! Configs of the broker that are set while it runs, under Kafka's names: the defaults for topics.
+//! Configs of the broker that are set while it runs, under Kafka's names: the defaults for topics,
+//! and how many connections there may be.
 //!
 //! They are set for this node, or as the cluster's default; the node's go before the default, and
 //! both before the broker's file.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use super::CatalogError;
-use super::topic_config::{ConfigKind, TopicConfigDef};
+use super::topic_config::{ConfigKind, ConfigSource, TopicConfigDef};
 
 /// Whom a broker config is set for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +28,34 @@ pub struct BrokerConfigs {
     pub cluster: BTreeMap<String, String>,
 }
 
+/// What may be set besides the defaults for topics.
+const OTHERS: &[(&str, ConfigKind)] = &[
+    // At least one, or nobody could set it back.
+    ("max.connections", COUNT),
+    ("max.connections.per.ip", COUNT),
+];
+
+const COUNT: ConfigKind = ConfigKind::Int {
+    min: 1,
+    max: i32::MAX,
+};
+
 impl BrokerConfigs {
+    /// Every place that sets a config; the first one wins.
+    pub fn places(&self, name: &str) -> impl Iterator<Item = (&str, ConfigSource)> {
+        [
+            (self.node.get(name), ConfigSource::DynamicBroker),
+            (self.cluster.get(name), ConfigSource::DynamicDefaultBroker),
+        ]
+        .into_iter()
+        .filter_map(|(value, source)| Some((value?.as_str(), source)))
+    }
+
+    /// A number that is set.
+    pub fn number(&self, name: &str) -> Option<usize> {
+        self.places(name).next()?.0.parse().ok()
+    }
+
     /// What is set for `scope`.
     pub fn of(&self, scope: BrokerScope) -> &BTreeMap<String, String> {
         match scope {
@@ -45,7 +74,40 @@ impl BrokerConfigs {
 
 /// What a config that may be set while the broker runs takes; `None` where there is no such one.
 pub fn dynamic_kind(name: &str) -> Option<ConfigKind> {
-    TopicConfigDef::find_by_broker_name(name).map(|def| def.kind)
+    match TopicConfigDef::find_by_broker_name(name) {
+        Some(def) => Some(def.kind),
+        None => OTHERS
+            .iter()
+            .find(|(other, _)| *other == name)
+            .map(|(_, kind)| *kind),
+    }
+}
+
+type Told = dyn Fn(&BrokerConfigs) + Send + Sync;
+
+/// Is told of every change.
+#[derive(Default)]
+pub(super) struct Observer(OnceLock<Box<Told>>);
+
+impl Observer {
+    /// The first one stays.
+    pub(super) fn set(&self, observer: impl Fn(&BrokerConfigs) + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(observer));
+    }
+
+    pub(super) fn tell(&self, configs: &BrokerConfigs) {
+        if let Some(observer) = self.0.get() {
+            observer(configs);
+        }
+    }
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Observer")
+            .field(&self.0.get().is_some())
+            .finish()
+    }
 }
 
 /// Checks names and values, and trims the values.

@@ -44,6 +44,9 @@ pub enum CatalogError {
     /// These broker configs can't be set while the broker runs.
     #[error("Cannot update these configs dynamically: {0}")]
     NotDynamic(String),
+    /// So much is not changed at once.
+    #[error("a change of {0} bytes is larger than the catalog takes at once")]
+    TooLarge(usize),
     /// An unknown config or a bad value.
     #[error("config {key} = {value:?}: {reason}")]
     InvalidConfig {

@@ -9,6 +9,7 @@
 
 mod alter;
 pub mod broker_config;
+mod create;
 mod error;
 mod grow;
 pub(crate) mod names;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 use crate::clock::Clock;
 
 pub use alter::{ConfigChange, ConfigOperation, ConfigTarget};
-use broker_config::BrokerConfigs;
+use broker_config::{BrokerConfigs, Observer};
 pub use error::CatalogError;
 pub use grow::Growth;
 pub use names::{check_name, is_reserved};
@@ -158,6 +159,8 @@ struct Inner {
     log: Arc<PartitionLog>,
     clock: Arc<dyn Clock>,
     topics: RwLock<Topics>,
+    /// Told of the broker's configs, within the change.
+    observer: Observer,
     /// Held for the whole of a change.
     change: tokio::sync::Mutex<ChangeState>,
 }
@@ -246,11 +249,35 @@ impl Catalog {
         self.inner.log_dir.delete_records(wanted)
     }
 
+    /// Has `observer` told what is set on the running broker: now, and in every change before it is
+    /// answered. There is one observer, the first.
+    pub async fn observe_broker_configs(
+        &self,
+        observer: impl Fn(&BrokerConfigs) + Send + Sync + 'static,
+    ) {
+        let _change = self.inner.change.lock().await;
+        self.inner.observer.set(observer);
+        self.inner.observer.tell(&self.broker_configs());
+    }
+
     /// Creates a topic; it is durable when this returns. The change goes on where the caller
     /// stops waiting for it.
     pub async fn create_topic(&self, topic: NewTopic) -> Result<Arc<Topic>, CatalogError> {
+        let created = self.create_topics(vec![topic]).await.pop();
+        created.unwrap_or(Err(CatalogError::Stopping))
+    }
+
+    /// As [`Catalog::create_topic`] for several topics, which share the waits for the disk. Each is
+    /// answered for itself, in order; where the disk fails, all of them do.
+    pub async fn create_topics(
+        &self,
+        topics: Vec<NewTopic>,
+    ) -> Vec<Result<Arc<Topic>, CatalogError>> {
         let inner = Arc::clone(&self.inner);
-        detached(async move { inner.create(topic).await }).await
+        let count = topics.len();
+        detached(async move { Ok(inner.create_all(topics).await) })
+            .await
+            .unwrap_or_else(|error| vec![Err(error); count])
     }
 
     /// The topic of that name, which is created with `partitions` where there is none. Any number
@@ -363,61 +390,6 @@ impl Inner {
         ))
     }
 
-    async fn create(&self, new: NewTopic) -> Result<Arc<Topic>, CatalogError> {
-        let _change = self.change.lock().await;
-        let (new, config) = self.check(&new)?;
-        let NewTopic {
-            name,
-            partitions,
-            configs,
-            kind,
-        } = new;
-        let record = TopicRecord {
-            id: new_topic_id(),
-            kind,
-            partitions,
-            configs,
-        };
-        let logs = open_logs(&name, &record, &config);
-        self.check_folders(&logs).await?;
-        self.log_change(records::topic_batch(
-            self.clock.now_ms(),
-            &name,
-            Some(&record),
-        )?)
-        .await?;
-
-        let log_dir = Arc::clone(&self.log_dir);
-        let opened = blocking(move || Ok(log_dir.open_logs(logs)?)).await;
-        let partitions = match opened {
-            Ok(partitions) => partitions,
-            Err(error) => {
-                self.undo_create(&name, record.partitions).await;
-                return Err(error);
-            }
-        };
-        let TopicRecord {
-            id, kind, configs, ..
-        } = record;
-        let topic = Arc::new(Topic {
-            name,
-            id,
-            kind,
-            configs,
-            config,
-            partitions,
-        });
-        self.write(|topics| topics.insert(Arc::clone(&topic)));
-        tracing::info!(
-            topic = topic.name,
-            %id,
-            partitions = topic.partitions.len(),
-            kind = ?topic.kind,
-            "topic created"
-        );
-        Ok(topic)
-    }
-
     /// Refuses folders that an earlier life of the data folder left: undoing a failed creation
     /// must only ever remove what the creation made.
     async fn check_folders(&self, logs: &[OpenLog]) -> Result<(), CatalogError> {
@@ -436,21 +408,6 @@ impl Inner {
             },
         )
         .await
-    }
-
-    async fn undo_create(&self, name: &str, partitions: i32) {
-        let undone = match records::topic_batch(self.clock.now_ms(), name, None) {
-            Ok(batch) => self.log_change(batch).await,
-            Err(error) => Err(error),
-        };
-        match undone {
-            Ok(()) => self.delete_folders(name.to_owned(), 0..partitions).await,
-            Err(error) => tracing::error!(
-                topic = name,
-                %error,
-                "a topic whose creation failed stays in the catalog; it appears at the next start"
-            ),
-        }
     }
 
     async fn delete(&self, name: String) -> Result<(), CatalogError> {
@@ -502,6 +459,9 @@ impl Inner {
 
     /// Returns when the change is on the device.
     async fn log_change(&self, batch: Bytes) -> Result<(), CatalogError> {
+        if batch.len() > records::MAX_CHANGE_BYTES {
+            return Err(CatalogError::TooLarge(batch.len()));
+        }
         let offsets = self.log.append_internal(&batch)?;
         Ok(self.log.wait(offsets.end, Durability::Disk).await?)
     }

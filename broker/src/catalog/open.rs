@@ -8,6 +8,7 @@ use storage::partition_log::{Durability, Visibility};
 use storage::{LogConfig, LogDir, PartitionLog};
 use uuid::Uuid;
 
+use super::broker_config::Observer;
 use super::records::{self, Replayed, TopicRecord};
 use super::{
     CATALOG_TOPIC, CatalogError, ChangeState, Inner, Topic, TopicDefaults, Topics, alter, blocking,
@@ -49,6 +50,7 @@ pub(super) async fn open(
         log,
         clock,
         topics: RwLock::new(topics),
+        observer: Observer::default(),
         change: tokio::sync::Mutex::new(ChangeState { next_producer_id }),
     })
 }

@@ -26,6 +26,8 @@ use super::{CatalogError, TopicKind};
 const READ_BYTES: usize = 1 << 20;
 /// The largest batch that a replay opens. One batch is one change.
 const MAX_BATCH_BYTES: usize = 64 << 20;
+/// The largest change that is written: well within what a replay opens.
+pub(super) const MAX_CHANGE_BYTES: usize = 32 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]

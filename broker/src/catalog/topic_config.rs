@@ -28,6 +28,9 @@ const INTERNAL_SEGMENT_BYTES: &str = "internal.segment.bytes";
 /// indexes, so that a segment can always take a batch.
 const MIN_SEGMENT_INDEX_BYTES: u32 = 64;
 
+/// The longest value: a list may repeat itself.
+const MAX_VALUE_BYTES: usize = 4096;
+
 const NOT_ACTED_ON: &str = " Kept and shown; this release does not act on it.";
 
 /// What values a config takes. Bounds are inclusive.
@@ -72,6 +75,9 @@ impl ConfigKind {
 
     /// Says what is wrong with `value`.
     pub(super) fn check(&self, value: &str) -> Result<(), String> {
+        if value.len() > MAX_VALUE_BYTES {
+            return Err(format!("must not be longer than {MAX_VALUE_BYTES} bytes"));
+        }
         match *self {
             Self::Boolean => parse_boolean(value).map(|_| ()),
             Self::Int { min, max } => match value.parse::<i32>() {
@@ -286,6 +292,8 @@ impl TopicConfig {
             index_interval_bytes: values.number("index.interval.bytes")?,
             max_message_bytes: values.number("max.message.bytes")?,
             message_timestamp_type: values.timestamp_type()?,
+            message_timestamp_before_max_ms: values.number("message.timestamp.before.max.ms")?,
+            message_timestamp_after_max_ms: values.number("message.timestamp.after.max.ms")?,
             compact: values.is_compact()?,
             producer_id_expiration_ms: defaults.producer_id_expiration_ms(),
         };

@@ -120,8 +120,18 @@ async fn open_broker(
         settings.min_incremental_fetch_session_eviction_ms,
         clock.clone(),
     );
+    let admission = config.admission()?;
+    let (limits, file) = (admission.clone(), config.broker.clone());
+    let observed = catalog.observe_broker_configs(move |configs| {
+        let max_connections = configs.number("max.connections");
+        limits.set_max_connections(max_connections.unwrap_or(file.max_connections));
+        let per_ip = configs.number("max.connections.per.ip");
+        let per_ip_of_file = usize::try_from(file.max_connections_per_ip).unwrap_or(usize::MAX);
+        limits.set_max_connections_per_ip(per_ip.unwrap_or(per_ip_of_file));
+    });
+    observed.await;
     Ok(Arc::new(Broker {
-        admission: config.admission()?,
+        admission,
         memory: Budgets::new(
             settings.queued_max_request_bytes,
             settings.queued_max_response_bytes,

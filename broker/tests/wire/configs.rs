@@ -14,8 +14,10 @@ use kafka_protocol::messages::{
     ListConfigResourcesRequest, alter_configs_request, incremental_alter_configs_request,
 };
 
+use storage::batch::{BatchBuilder, Compression};
+
 use super::client::{Client, Served, config};
-use super::partitions::{batch, create, produce, text};
+use super::partitions::{append, batch, create, produce, text};
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
@@ -586,6 +588,105 @@ fn what_the_broker_writes_itself_keeps_what_its_writer_depends_on() {
 }
 
 #[test]
+fn a_timestamp_too_far_from_the_brokers_clock_is_refused_with_its_record() {
+    let served = Served::start();
+    let mut client = served.connect();
+    create(&mut client, "t", 1);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now_ms = i64::try_from(now.expect("a clock").as_millis()).expect("a time");
+    let two = |second_ms: i64| {
+        let mut batch = BatchBuilder::new(Compression::None);
+        batch.push(now_ms, None, Some(b"now"), &[]);
+        batch.push(second_ms, None, Some(b"then"), &[]);
+        batch.build()
+    };
+    let hour_ms = 60 * 60 * 1000;
+    let invalid = ResponseError::InvalidTimestamp.code();
+    // Tomorrow is too far by default, however long ago is not.
+    let refused = append(&mut client, "t", 0, two(now_ms + 24 * hour_ms));
+    assert_eq!((refused.error_code, refused.base_offset), (invalid, -1));
+    assert_eq!(refused.record_errors.len(), 1);
+    assert_eq!(refused.record_errors[0].batch_index, 1);
+    assert_eq!(append(&mut client, "t", 0, two(0)).error_code, 0);
+
+    let bound = [("message.timestamp.before.max.ms", SET, "7200000")];
+    altered(&mut client, TOPIC, "t", &bound);
+    assert_eq!(
+        append(&mut client, "t", 0, two(now_ms - 3 * hour_ms)).error_code,
+        invalid
+    );
+    assert_eq!(
+        append(&mut client, "t", 0, two(now_ms - hour_ms)).error_code,
+        0
+    );
+    // Where the broker sets the time, the producer's does not matter.
+    let own = [("message.timestamp.type", SET, "LogAppendTime")];
+    altered(&mut client, TOPIC, "t", &own);
+    let appended = append(&mut client, "t", 0, two(0));
+    assert_eq!(appended.error_code, 0);
+    assert!(appended.log_append_time_ms >= now_ms);
+    // A record without a key on a compacted topic is named as well.
+    altered(
+        &mut client,
+        TOPIC,
+        "t",
+        &[("cleanup.policy", SET, "compact")],
+    );
+    let refused = append(&mut client, "t", 0, two(now_ms));
+    assert_eq!(refused.error_code, ResponseError::InvalidRecord.code());
+    assert_eq!(refused.record_errors[0].batch_index, 0);
+}
+
+#[test]
+fn the_limits_of_connections_change_while_the_broker_runs_and_stay_changed() {
+    let served = Served::start();
+    let mut client = served.connect();
+    altered(
+        &mut client,
+        BROKER,
+        "",
+        &[("max.connections.per.ip", SET, "1")],
+    );
+    assert_eq!(
+        synonyms(
+            &describe(&mut client, BROKER, "0"),
+            "max.connections.per.ip"
+        ),
+        [
+            synonym("max.connections.per.ip", "1", 3),
+            synonym("max.connections.per.ip", "2147483647", 5)
+        ]
+    );
+    served.connect().assert_closed();
+    // This node's own goes before the cluster's default.
+    altered(
+        &mut client,
+        BROKER,
+        "0",
+        &[("max.connections.per.ip", SET, "5")],
+    );
+    create(&mut served.connect(), "t", 1);
+    altered(
+        &mut client,
+        BROKER,
+        "0",
+        &[("max.connections.per.ip", DELETE, "")],
+    );
+    drop(client);
+
+    let folder = served.stop();
+    let config = config(&folder);
+    let served = Served::start_in(folder, config);
+    let mut client = served.connect();
+    let described = describe(&mut client, BROKER, "");
+    assert_eq!(value(&described, "max.connections.per.ip"), ("1", 3));
+    served.connect().assert_closed();
+    let none = [("max.connections", SET, "0")];
+    let (code, message) = alter(&mut client, BROKER, "0", &none);
+    assert_eq!(code, ResponseError::InvalidRequest.code(), "{message}");
+}
+
+#[test]
 fn resources_with_configs_are_listed_by_type() {
     let served = Served::start();
     let mut client = served.connect();
@@ -598,14 +699,13 @@ fn resources_with_configs_are_listed_by_type() {
         (response.error_code, listed.collect::<Vec<_>>())
     };
     let (topic, broker) = ((TOPIC, "t".to_owned()), (BROKER, "0".to_owned()));
-    let logger = (BROKER_LOGGER, "0".to_owned());
     assert_eq!(list(0, &[]), (0, vec![]));
-    assert_eq!(
-        list(1, &[]),
-        (0, vec![topic.clone(), broker.clone(), logger])
-    );
+    assert_eq!(list(1, &[]), (0, vec![topic.clone(), broker.clone()]));
     assert_eq!(list(1, &[BROKER, TOPIC, TOPIC]), (0, vec![topic, broker]));
-    assert_eq!(list(1, &[GROUP, CLIENT_METRICS]), (0, vec![]));
+    assert_eq!(
+        list(1, &[GROUP, CLIENT_METRICS, BROKER_LOGGER]),
+        (0, vec![])
+    );
     let unsupported = ResponseError::UnsupportedVersion.code();
     assert_eq!(list(1, &[TOPIC, 77]), (unsupported, vec![]));
 }

@@ -10,6 +10,7 @@ use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::describe_topic_partitions_request::{Cursor, TopicRequest};
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use kafka_protocol::messages::produce_response::PartitionProduceResponse;
 use kafka_protocol::messages::{
     BrokerId, CreatePartitionsRequest, CreateTopicsRequest, DescribeTopicPartitionsRequest,
     DescribeTopicPartitionsResponse, MetadataRequest, ProduceRequest, TopicName,
@@ -77,8 +78,13 @@ pub fn batch(key: Option<&[u8]>, timestamp_ms: i64, value: &[u8]) -> Bytes {
     batch.build()
 }
 
-/// The error of appending a batch, and its message.
-pub fn produce(client: &mut Client, topic: &str, partition: i32, batch: Bytes) -> (i16, String) {
+/// The answer to appending a batch.
+pub fn append(
+    client: &mut Client,
+    topic: &str,
+    partition: i32,
+    batch: Bytes,
+) -> PartitionProduceResponse {
     let data = PartitionProduceData::default()
         .with_index(partition)
         .with_records(Some(batch));
@@ -90,7 +96,12 @@ pub fn produce(client: &mut Client, topic: &str, partition: i32, batch: Bytes) -
         .with_timeout_ms(30_000)
         .with_topic_data(vec![data]);
     let mut response = client.call(9, &request);
-    let answer = response.responses[0].partition_responses.remove(0);
+    response.responses[0].partition_responses.remove(0)
+}
+
+/// The error of appending a batch, and its message.
+pub fn produce(client: &mut Client, topic: &str, partition: i32, batch: Bytes) -> (i16, String) {
+    let answer = append(client, topic, partition, batch);
     let message = answer
         .error_message
         .map_or(String::new(), |m| m.to_string());
@@ -195,6 +206,47 @@ fn partitions_that_cannot_be_added_say_why() {
     let assigned = growth(vec![assigned(5, &[&[0], &[0]])]);
     assert_eq!(refusals(&mut client, &assigned), [(0, String::new())]);
     assert_eq!(partitions(&mut client, "t"), 5);
+}
+
+#[test]
+fn one_request_creates_many_topics_but_not_too_many_partitions() {
+    let served = Served::start();
+    let mut client = served.connect();
+    create(&mut client, "taken", 1);
+    let topic = |name: &str, partitions| {
+        CreatableTopic::default()
+            .with_name(topic_name(name))
+            .with_num_partitions(partitions)
+            .with_replication_factor(1)
+    };
+    let mut topics: Vec<_> = (0..150).map(|n| topic(&format!("t{n}"), 1)).collect();
+    topics.insert(70, topic("taken", 1));
+    topics.insert(20, topic("bad", 0));
+    let request = CreateTopicsRequest::default().with_topics(topics);
+    let created = client.call(7, &request).topics;
+    assert_eq!(created.len(), 152);
+    for topic in &created {
+        let expected = match &*topic.name.0 {
+            "taken" => ResponseError::TopicAlreadyExists.code(),
+            "bad" => ResponseError::InvalidPartitions.code(),
+            _ => 0,
+        };
+        assert_eq!(topic.error_code, expected, "{:?}", topic.name);
+        assert_eq!(topic.topic_id.is_nil(), expected != 0);
+    }
+    assert_eq!(partitions(&mut client, "t149"), 1);
+
+    let request = CreateTopicsRequest::default().with_topics(vec![
+        topic("u", 6000),
+        topic("v", 6000),
+        topic("bad", 0),
+    ]);
+    let refused: Vec<_> = client.call(7, &request).topics;
+    let codes: Vec<_> = refused.iter().map(|topic| topic.error_code).collect();
+    let policy = ResponseError::PolicyViolation.code();
+    let invalid = ResponseError::InvalidPartitions.code();
+    assert_eq!(codes, [policy, policy, invalid]);
+    assert_eq!(partitions(&mut client, "u"), 0);
 }
 
 #[test]

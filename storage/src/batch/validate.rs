@@ -4,9 +4,12 @@
 //! its CRC is right; it holds at least one record, and exactly as many as its offsets span; it is no
 //! control batch; uncompressed records are well formed to the last byte and count their offsets up
 //! from 0. Compressed records are *not* opened, except on compacted topics, where every record
-//! needs a key: a reader that opens a bad one fails that batch alone.
+//! needs a key: a reader that opens a bad one fails that batch alone. Timestamps are within the
+//! topic's bounds: of every record that is looked at, else the header's first and largest.
 //!
 //! Damage is `CorruptBatch` (a client may send again), what is intact but wrong `InvalidRecord`.
+
+use std::ops::RangeInclusive;
 
 use crate::batch::header::Batch;
 use crate::batch::record_view::{Malformed, RecordView};
@@ -17,13 +20,32 @@ use crate::error::{Error, Result};
 /// Clients bound what they compress by about the same setting, so that real ones stay near 1.
 const MAX_DECOMPRESSION_RATIO: usize = 64;
 
+/// The timestamp of a record that has none.
+const NO_TIMESTAMP: i64 = -1;
+
 /// The limits that a topic sets.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// `max.message.bytes`.
     pub max_message_bytes: usize,
     /// The topic is compacted: every record needs a key.
     pub require_keys: bool,
+    /// What timestamps of producers are taken; a record that has none passes.
+    pub timestamps: RangeInclusive<i64>,
+}
+
+impl Limits {
+    fn check_timestamp(&self, timestamp: i64, index: Option<i32>) -> Result<()> {
+        if timestamp == NO_TIMESTAMP || self.timestamps.contains(&timestamp) {
+            return Ok(());
+        }
+        Err(Error::InvalidTimestamp {
+            index,
+            timestamp,
+            earliest: *self.timestamps.start(),
+            latest: *self.timestamps.end(),
+        })
+    }
 }
 
 /// Checks that `bytes` are exactly one sound batch.
@@ -44,15 +66,18 @@ pub fn validate_client_batch(bytes: &[u8], limits: &Limits) -> Result<()> {
     batch.check_crc()?;
     check_header(&batch)?;
     match batch.compression()? {
-        Compression::None => check_records(&batch, batch.records_bytes(), limits.require_keys),
+        Compression::None => check_records(&batch, batch.records_bytes(), limits),
         compression if limits.require_keys => {
             let max_bytes = limits
                 .max_message_bytes
                 .saturating_mul(MAX_DECOMPRESSION_RATIO);
             let decompressed = codec::decompress(compression, batch.records_bytes(), max_bytes)?;
-            check_records(&batch, &decompressed, true)
+            check_records(&batch, &decompressed, limits)
         }
-        _ => Ok(()),
+        _ => {
+            limits.check_timestamp(batch.base_timestamp(), Some(0))?;
+            limits.check_timestamp(batch.max_timestamp(), None)
+        }
     }
 }
 
@@ -94,10 +119,17 @@ fn check_producer(batch: &Batch<'_>) -> Result<()> {
 }
 
 /// Walks uncompressed `records`, which must be what `batch` says and nothing more.
-fn check_records(batch: &Batch<'_>, mut records: &[u8], require_keys: bool) -> Result<()> {
+fn check_records(batch: &Batch<'_>, mut records: &[u8], limits: &Limits) -> Result<()> {
     for index in 0..batch.records_count() {
-        check_record(&mut records, index, require_keys)
-            .map_err(|Malformed(what)| Error::InvalidRecord(format!("record {index}: {what}")))?;
+        let timestamp_delta =
+            check_record(&mut records, index, limits.require_keys).map_err(|Malformed(what)| {
+                Error::InvalidRecordAt {
+                    index,
+                    reason: what.to_owned(),
+                }
+            })?;
+        let timestamp = batch.base_timestamp().wrapping_add(timestamp_delta);
+        limits.check_timestamp(timestamp, Some(index))?;
     }
     if records.is_empty() {
         return Ok(());
@@ -108,11 +140,12 @@ fn check_records(batch: &Batch<'_>, mut records: &[u8], require_keys: bool) -> R
     )))
 }
 
+/// Returns the record's timestamp delta.
 fn check_record(
     records: &mut &[u8],
     index: i32,
     require_keys: bool,
-) -> std::result::Result<(), Malformed> {
+) -> std::result::Result<i64, Malformed> {
     let mut record = RecordView::read(records)?;
     if record.offset_delta != index {
         return Err(Malformed("offset delta is not the record's index"));
@@ -121,5 +154,5 @@ fn check_record(
         return Err(Malformed("no key, and the topic is compacted"));
     }
     while record.headers.next()?.is_some() {}
-    Ok(())
+    Ok(record.timestamp_delta)
 }

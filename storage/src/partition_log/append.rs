@@ -3,7 +3,7 @@
 //! A batch is written as it came, but for its header's 61 bytes, in one vectored write. Whatever
 //! fails, nothing of the append is left behind.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
@@ -30,13 +30,14 @@ impl PartitionLog {
         // Asked again under the lock, which whoever closes the log holds while it syncs.
         self.shared.check_writable()?;
         let config = self.config();
+        let now_ms = self.shared.clock.now_ms();
         let limits = Limits {
             max_message_bytes: config.max_message_bytes as usize,
             require_keys: config.compact,
+            timestamps: timestamps(&config, now_ms),
         };
         validate_client_batch(batch, &limits)?;
         let batch = Batch::parse(batch)?;
-        let now_ms = self.shared.clock.now_ms();
         let log_append_time = match config.message_timestamp_type {
             TimestampType::CreateTime => None,
             TimestampType::LogAppendTime => Some(now_ms),
@@ -213,5 +214,16 @@ impl PartitionLog {
         )?;
         epochs.set_written();
         Ok(())
+    }
+}
+
+/// The timestamps that producers may set; where they are overwritten, they may be anything.
+fn timestamps(config: &LogConfig, now_ms: i64) -> RangeInclusive<i64> {
+    match config.message_timestamp_type {
+        TimestampType::CreateTime => {
+            now_ms.saturating_sub(config.message_timestamp_before_max_ms)
+                ..=now_ms.saturating_add(config.message_timestamp_after_max_ms)
+        }
+        TimestampType::LogAppendTime => i64::MIN..=i64::MAX,
     }
 }

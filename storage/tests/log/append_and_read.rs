@@ -235,7 +235,13 @@ fn segments_roll_by_age_and_by_a_full_index() {
 fn timestamps_yet_to_come_do_not_roll_segments() {
     let folder = tempfile::tempdir().expect("a folder");
     let dir = open_dir(folder.path());
-    let log = open_log(&dir, LogConfig::default());
+    let log = open_log(
+        &dir,
+        LogConfig {
+            message_timestamp_after_max_ms: i64::MAX,
+            ..LogConfig::default()
+        },
+    );
     let year_2025_ns = 1_735_689_600_000_000_000;
     for second in 0..20 {
         let timestamp = year_2025_ns + second * 1_000_000_000;
@@ -374,7 +380,7 @@ fn compacted_topics_need_keys() {
     keyless.push(0, None, Some(b"value"), &[]);
     assert!(matches!(
         log.append(&keyless.build()),
-        Err(Error::InvalidRecord(_))
+        Err(Error::InvalidRecordAt { index: 0, .. })
     ));
     log.append(&batch(0, 1)).expect("has a key");
 }

@@ -3,6 +3,7 @@
 use super::{Config, Place, Type, topic_defaults};
 use crate::Broker;
 use crate::broker::Settings;
+use crate::catalog::broker_config::{BrokerConfigs, dynamic_kind};
 use crate::catalog::topic_config::ConfigSource;
 
 /// Every config of the broker, sorted by name.
@@ -147,26 +148,44 @@ fn settings(broker: &Broker) -> Vec<Config> {
     let default_expiration_ms = defaults.broker.producer_id_expiration_ms;
     let defaults = defaults.settings();
     let expiration_ms = broker.catalog.defaults().producer_id_expiration_ms();
+    let dynamic = broker.catalog.broker_configs();
     let mut configs: Vec<_> = SETTINGS
         .iter()
         .map(|(name, kind, value, documentation)| {
-            setting(
-                name,
-                *kind,
-                &value(&broker.settings),
-                &value(&defaults),
-                documentation,
-            )
+            let values = [value(&broker.settings), value(&defaults)];
+            setting(name, *kind, values, documentation, &dynamic)
         })
         .collect();
     configs.push(setting(
         "producer.id.expiration.ms",
         Type::Long,
-        &expiration_ms.to_string(),
-        &default_expiration_ms.to_string(),
+        [expiration_ms, default_expiration_ms].map(|ms| ms.to_string()),
         "A partition forgets a producer that has been idle this long, milliseconds.",
+        &dynamic,
     ));
     configs
+}
+
+/// Of the settings that may be changed while the broker runs, those that are set as the cluster's
+/// default.
+pub(super) fn cluster_settings(broker: &Broker) -> Vec<Config> {
+    let mut configs = settings(broker);
+    for config in &mut configs {
+        config
+            .set
+            .retain(|(_, _, source)| *source == ConfigSource::DynamicDefaultBroker);
+    }
+    let set = configs.into_iter().filter(|config| !config.set.is_empty());
+    set.map(|config| {
+        Config::new(
+            config.name,
+            config.kind,
+            false,
+            config.documentation,
+            config.set,
+        )
+    })
+    .collect()
 }
 
 /// What has no default.
@@ -309,16 +328,19 @@ fn fixed() -> impl Iterator<Item = Config> {
     })
 }
 
-/// A value that differs from the default was set in the broker's file.
+/// `value` and `default`: a value that differs from the default was set in the broker's file.
 fn setting(
     name: &'static str,
     kind: Type,
-    value: &str,
-    default: &str,
+    [value, default]: [String; 2],
     documentation: &str,
+    dynamic: &BrokerConfigs,
 ) -> Config {
-    let in_file = (value != default).then(|| (name, value.to_owned(), ConfigSource::BrokerFile));
-    let own = (name, default.to_owned(), ConfigSource::Default);
-    let set = in_file.into_iter().chain([own]).collect();
-    Config::new(name, kind, true, documentation.to_owned(), set)
+    let dynamic = dynamic.places(name);
+    let dynamic = dynamic.map(|(value, source)| (name, value.to_owned(), source));
+    let in_file = (value != default).then_some((name, value, ConfigSource::BrokerFile));
+    let own = (name, default, ConfigSource::Default);
+    let set = dynamic.chain(in_file).chain([own]).collect();
+    let read_only = dynamic_kind(name).is_none();
+    Config::new(name, kind, read_only, documentation.to_owned(), set)
 }

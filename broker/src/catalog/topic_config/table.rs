@@ -157,17 +157,17 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "log.message.timestamp.after.max.ms",
         long(0),
         "3600000",
-        "How far a record's timestamp may be ahead of the broker's clock, milliseconds.",
-    )
-    .not_acted_on(),
+        "How far a record's timestamp may be ahead of the broker's clock where it is the producer's, \
+         milliseconds. Of a compressed batch the header is looked at: its first and its largest.",
+    ),
     TopicConfigDef::new(
         "message.timestamp.before.max.ms",
         "log.message.timestamp.before.max.ms",
         long(0),
         LONG_MAX,
-        "How far a record's timestamp may be behind the broker's clock, milliseconds.",
-    )
-    .not_acted_on(),
+        "How far a record's timestamp may be behind the broker's clock where it is the producer's, \
+         milliseconds. Of a compressed batch the header is looked at: its first and its largest.",
+    ),
     TopicConfigDef::new(
         "message.timestamp.type",
         "log.message.timestamp.type",
