@@ -55,7 +55,8 @@ fn describe(ctx: &RequestContext, group: GroupId) -> DescribedGroup {
         if ctx.api_version < NOT_FOUND_SINCE {
             return answer.with_group_id(group);
         }
-        let message = format!("group {} not found", group.as_str());
+        // In Kafka's words: its tools show them.
+        let message = format!("Group {} not found.", group.as_str());
         return answer
             .with_group_id(group)
             .with_error_code(ResponseError::GroupIdNotFound.code())

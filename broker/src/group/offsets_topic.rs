@@ -101,7 +101,8 @@ impl Written {
     }
 }
 
-/// Appends records of one group, in order.
+/// Appends records of one group, in order. As every batch, none may be larger than the topic's
+/// `max.message.bytes`: a group that says more about itself can't be stored.
 pub fn append(
     catalog: &Catalog,
     group: &str,
@@ -111,17 +112,33 @@ pub fn append(
     let topic = catalog.topic(OFFSETS_TOPIC).ok_or(GroupError::NoTopic)?;
     let partition = partition_of(group, topic.partitions.len());
     let log = topic.partitions.get(partition).ok_or(GroupError::NoTopic)?;
+    let limit = topic.config.log.max_message_bytes as usize;
+    let batch_bytes = BATCH_BYTES.min(limit / 2);
     let mut bytes = Vec::new();
+    let mut add = |batch: BatchBuilder| {
+        let batch = batch.build();
+        if batch.len() > limit {
+            let size = batch.len();
+            return Err(GroupError::Write(storage::Error::BatchTooLarge {
+                size,
+                limit,
+            }));
+        }
+        bytes.extend_from_slice(&batch);
+        Ok(())
+    };
     let mut batch = BatchBuilder::new(Compression::None);
     for (key, value) in records {
         batch.push(timestamp_ms, Some(key), value.as_deref(), &[]);
-        if batch.size_in_bytes() >= BATCH_BYTES {
-            let full = std::mem::replace(&mut batch, BatchBuilder::new(Compression::None));
-            bytes.extend_from_slice(&full.build());
+        if batch.size_in_bytes() >= batch_bytes {
+            add(std::mem::replace(
+                &mut batch,
+                BatchBuilder::new(Compression::None),
+            ))?;
         }
     }
     if !batch.is_empty() {
-        bytes.extend_from_slice(&batch.build());
+        add(batch)?;
     }
     let offsets = log
         .append_internal(&Bytes::from(bytes))

@@ -22,8 +22,8 @@ use super::records::Key;
 struct Removal {
     /// In the order of the tombstones.
     partitions: Vec<(String, i32)>,
-    /// The generation of the group whose record is removed too.
-    generation: Option<i32>,
+    /// The group's record, where it is removed too.
+    record_id: Option<u64>,
     written: Written,
 }
 
@@ -115,7 +115,7 @@ impl GroupCoordinator {
             let Some(Ok(Some(removal))) = removal else {
                 continue;
             };
-            let (offsets, whole) = (removal.partitions.len(), removal.generation.is_some());
+            let (offsets, whole) = (removal.partitions.len(), removal.record_id.is_some());
             // A failure is logged; what is not gone is tried again next time.
             if self.removed(&group, removal).await.is_ok() {
                 metrics::counter!("milena_group_offsets_expired_total").increment(offsets as u64);
@@ -133,8 +133,8 @@ impl GroupCoordinator {
         partitions: Vec<(String, i32)>,
         whole: bool,
     ) -> Result<Option<Removal>, ResponseError> {
-        let whole = whole && slot.machine.has_record();
-        if partitions.is_empty() && !whole {
+        let record_id = slot.machine.record_id().filter(|_| whole);
+        if partitions.is_empty() && record_id.is_none() {
             return Ok(None);
         }
         let append = || -> Result<Written, GroupError> {
@@ -147,7 +147,7 @@ impl GroupCoordinator {
                 };
                 records.push((key.encode()?, None));
             }
-            if whole {
+            if record_id.is_some() {
                 let group = group.to_owned();
                 records.push((Key::Group { group }.encode()?, None));
             }
@@ -156,7 +156,7 @@ impl GroupCoordinator {
         match append() {
             Ok(written) => Ok(Some(Removal {
                 partitions,
-                generation: whole.then(|| slot.machine.generation()),
+                record_id,
                 written,
             })),
             Err(error) => {
@@ -193,8 +193,8 @@ impl GroupCoordinator {
             for ((topic, partition), at) in removal.partitions.iter().zip(offsets) {
                 slot.offsets.remove_before(topic, *partition, at);
             }
-            if let Some(generation) = removal.generation {
-                slot.machine.record_removed(generation);
+            if let Some(record_id) = removal.record_id {
+                slot.machine.record_removed(record_id);
             }
             slot.settle_offsets();
         });

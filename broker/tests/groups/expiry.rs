@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kafka_protocol::messages::ListGroupsRequest;
+use kafka_protocol::messages::{LeaveGroupRequest, ListGroupsRequest};
 
 use crate::client::{Client, Served, config};
 use crate::requests::*;
@@ -46,4 +46,58 @@ fn an_offset_that_set_its_own_expiry_goes_with_its_group_and_stays_away() {
     assert_eq!(groups(&mut client), 1);
     assert_eq!(offset(&mut client, "short", "t", 1), -1);
     assert_eq!(offset(&mut client, "kept", "t", 0), 0);
+}
+
+/// Which offsets have expired is decided purely, and tested there; here it is that they go, with
+/// their group's record, and don't come back. A retention of nothing stands for a week gone by.
+#[test]
+fn a_group_that_lost_its_members_goes_when_its_time_is_over_and_others_stay() {
+    let served = Served::start();
+    let mut client = served.connect();
+    create_topic(&mut client, "t", 1);
+    for name in ["left", "busy"] {
+        let join = join_request(name, "").with_session_timeout_ms(60_000);
+        let joined = client.call(2, &join);
+        let id = joined.member_id.to_string();
+        let sync = sync_request(name, &id, 1, &[(&id, b"mine")]);
+        assert_eq!(client.call(5, &sync).error_code, 0);
+        let request = Commit {
+            group: name,
+            member_id: &id,
+            generation: 1,
+            topic: "t",
+            partition: 0,
+            offset: 0,
+            metadata: "",
+        };
+        assert_eq!(commit(&mut client, 9, &request), 0);
+        if name == "left" {
+            let leave = LeaveGroupRequest::default()
+                .with_group_id(group(name))
+                .with_member_id(text(&id));
+            assert_eq!(client.call(1, &leave).error_code, 0);
+        }
+    }
+    let (mut folder, mut expired) = (served.stop(), false);
+    for retention_minutes in [60, 0, 60] {
+        let mut config = config(&folder);
+        config.group.offsets_retention_check_interval_ms = 20;
+        config.group.offsets_retention_minutes = retention_minutes;
+        let served = Served::start_in(folder, config);
+        let mut client = served.connect();
+        if retention_minutes == 0 {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while groups(&mut client) > 1 {
+                assert!(Instant::now() < deadline, "the group stays");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            expired = true;
+        } else {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let left = if expired { -1 } else { 0 };
+        assert_eq!(offset(&mut client, "left", "t", 0), left);
+        assert_eq!(offset(&mut client, "busy", "t", 0), 0);
+        folder = served.stop();
+    }
 }

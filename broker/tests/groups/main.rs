@@ -9,3 +9,4 @@ mod members;
 mod offsets;
 mod read_only;
 mod requests;
+mod rules;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use broker::catalog::{Catalog, NewTopic, TopicDefaults, TopicKind};
 use broker::clock::SystemClock;
 use broker::config::Config;
-use broker::group::machine::{Committer, JoinRequest, Protocol};
+use broker::group::machine::{Committer, JoinRequest, Protocol, State};
 use broker::group::records::OffsetCommitValue;
 use broker::group::{Answer, GroupCoordinator, NewOffset, ReadOnlyGroups};
 use kafka_protocol::ResponseError;
@@ -120,4 +120,32 @@ async fn positions_are_fetched_but_neither_joined_nor_committed() {
         Answer::Now(result) => assert_eq!(result, Err(ResponseError::GroupAuthorizationFailed)),
         Answer::Later(_) => panic!("it is committed"),
     }
+}
+
+#[tokio::test]
+async fn positions_are_listed_and_described_but_not_deleted() {
+    let folder = TempDir::new().expect("a folder");
+    let groups = coordinator(&folder).await;
+    groups.set_read_only_groups(Arc::new(Positions));
+    let listed = groups.list();
+    assert_eq!(listed.len(), 1);
+    assert_eq!(listed[0].group, "model");
+    assert_eq!(listed[0].state, State::Empty);
+    let described = groups.describe("model").expect("it is shown");
+    assert_eq!(
+        (described.state, described.members.len()),
+        (State::Empty, 0)
+    );
+    assert_eq!(groups.describe("other"), None);
+    let refused = ResponseError::GroupAuthorizationFailed;
+    let Answer::Now(deleted) = groups.delete_group("model") else {
+        panic!("a model topic's positions are being deleted");
+    };
+    assert_eq!(deleted, Err(refused));
+    let offsets = vec![("in".to_owned(), vec![0])];
+    let Answer::Now(deleted) = groups.delete_offsets("model", offsets) else {
+        panic!("a model topic's positions are being deleted");
+    };
+    assert_eq!(deleted, Err(refused));
+    assert_eq!(groups.fetch_all_offsets("model").len(), 1);
 }

@@ -267,6 +267,11 @@ impl Group {
             ResponseError::FencedInstanceId,
             effects,
         );
+        if member.is_new {
+            // It has its own time to hear from its first join.
+            member.deadline = now.saturating_add(self.limits.new_member_join_timeout_ms);
+            self.wake(member.deadline, effects);
+        }
         let member_id = request.new_member_id.clone();
         if let Some(instance) = &request.instance_id {
             self.static_members

@@ -313,6 +313,8 @@ pub struct Group {
     wake_at: Option<Millis>,
     /// A record about the group was stored, or is being stored.
     has_record: bool,
+    /// How many were.
+    records: u64,
 }
 
 impl Group {
@@ -336,6 +338,7 @@ impl Group {
             assignments: None,
             wake_at: None,
             has_record: false,
+            records: 0,
         }
     }
 
@@ -395,6 +398,11 @@ impl Group {
         self.members.len()
     }
 
+    /// It is a member's id.
+    pub fn has_member(&self, member_id: &str) -> bool {
+        self.members.contains_key(member_id)
+    }
+
     /// There are no members.
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
@@ -420,9 +428,9 @@ impl Group {
         self.state == State::Empty && !self.has_record && self.pending.is_empty()
     }
 
-    /// A record about the group was stored, or is being stored.
-    pub fn has_record(&self) -> bool {
-        self.has_record
+    /// Names the last record that was stored about the group, or is being stored.
+    pub fn record_id(&self) -> Option<u64> {
+        self.has_record.then_some(self.records)
     }
 
     /// How many ids are given out and not used yet.
@@ -430,10 +438,10 @@ impl Group {
         self.pending.len()
     }
 
-    /// The group's record was removed from the log, at `generation`. Nothing happens where the
-    /// group has gone on since: then there is another record, or will be.
-    pub fn record_removed(&mut self, generation: i32) {
-        if self.state == State::Empty && self.generation == generation {
+    /// The group's record was removed from the log. Nothing happens where the group has gone on
+    /// since: then there is another record, or will be.
+    pub fn record_removed(&mut self, record_id: u64) {
+        if self.state == State::Empty && self.record_id() == Some(record_id) {
             self.has_record = false;
             self.generation = 0;
             self.protocol_type = None;
@@ -475,6 +483,7 @@ impl Group {
 
     fn store(&mut self, record: GroupMetadataValue, then: Stored, effects: &mut Vec<Effect>) {
         self.has_record = true;
+        self.records += 1;
         effects.push(Effect::Store(record, then));
     }
 

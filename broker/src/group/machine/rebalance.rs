@@ -162,8 +162,8 @@ impl Group {
         self.wake(deadline, effects);
     }
 
-    /// Everybody is to sync from here on, absent static members too: for them as well both the
-    /// session and the time to sync begin anew.
+    /// Everybody is to sync from here on, absent static members too. Their sessions go on as they
+    /// are (in Kafka they begin anew, and a dead one stays for as long as the others rebalance).
     fn answer_joins(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let mut members = Vec::with_capacity(self.members.len());
         for (id, member) in &mut self.members {
@@ -176,8 +176,8 @@ impl Group {
             if let Some(ticket) = ticket {
                 let is_leader = self.leader.as_deref() == Some(&id);
                 effects.push(Effect::Join(ticket, self.joined(&id, is_leader)));
+                self.touch(now, &id, effects);
             }
-            self.touch(now, &id, effects);
             self.unsynced.insert(id);
         }
     }

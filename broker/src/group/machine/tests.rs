@@ -695,3 +695,81 @@ fn a_restored_group_goes_on_with_its_generation() {
     );
     assert_eq!(restored.group.generation(), generation + 1);
 }
+
+#[test]
+fn ids_that_nobody_uses_are_bounded_and_the_oldest_goes_first() {
+    let mut sim = Sim::new();
+    let ask = |sim: &mut Sim| {
+        let mut request = sim.request("", &["range"]);
+        request.requires_known_member_id = true;
+        let ticket = sim.send(request);
+        assert_eq!(sim.refusal(ticket), ResponseError::MemberIdRequired);
+        sim.now += 1;
+        sim.joins[&ticket].member_id.clone()
+    };
+    let first = ask(&mut sim);
+    let second = ask(&mut sim);
+    for _ in 0..sim.group.limits.max_pending - 1 {
+        ask(&mut sim);
+    }
+    assert_eq!(sim.group.pending(), sim.group.limits.max_pending);
+    let late = sim.join(&first);
+    assert_eq!(sim.refusal(late), ResponseError::UnknownMemberId);
+    sim.join(&second);
+    assert_eq!(sim.group.len(), 1);
+}
+
+#[test]
+fn a_group_holds_no_more_of_subscriptions_than_it_may() {
+    let mut sim = Sim::new();
+    let limit = sim.group.limits.max_subscription_bytes;
+    let with = |sim: &mut Sim, member_id: &str, bytes: usize| {
+        let mut request = sim.request(member_id, &["range"]);
+        request.protocols[0].metadata = vec![0; bytes].into();
+        sim.send(request)
+    };
+    let first = with(&mut sim, "", limit / 2);
+    sim.pass(2 * DELAY);
+    let id = sim.joined(first).member_id.clone();
+    let second = with(&mut sim, "", limit / 2);
+    assert_eq!(sim.refusal(second), ResponseError::GroupMaxSizeReached);
+    let smaller = with(&mut sim, &id, limit / 4);
+    assert_eq!(sim.joined(smaller).generation, 2);
+    let second = with(&mut sim, "", limit / 2);
+    assert!(!sim.joins.contains_key(&second), "there is room for it now");
+}
+
+#[test]
+fn a_restored_group_that_is_too_large_rebalances() {
+    let mut sim = Sim::new();
+    let (a, _, generation) = sim.stable_pair();
+    let record = sim.stored.last().unwrap().clone();
+    let limits = Limits {
+        max_size: 1,
+        ..sim.group.limits
+    };
+    let mut restored = Sim::with(limits);
+    restored.group = restored.step(|_, now, effects| Group::restore(limits, now, record, effects));
+    assert_eq!(
+        restored.heartbeat(&a, generation),
+        Err(ResponseError::RebalanceInProgress)
+    );
+}
+
+#[test]
+fn a_record_that_is_removed_late_does_not_take_the_next_one_with_it() {
+    let mut sim = Sim::new();
+    let empty = |sim: &mut Sim| {
+        let join = sim.join("");
+        sim.pass(2 * DELAY);
+        let id = sim.joined(join).member_id.clone();
+        assert_eq!(sim.leave(&id), Ok(()));
+        sim.group.record_id().unwrap()
+    };
+    let first = empty(&mut sim);
+    sim.group.record_removed(first);
+    assert!(sim.group.is_unused());
+    let second = empty(&mut sim);
+    sim.group.record_removed(first);
+    assert_eq!(sim.group.record_id(), Some(second));
+}
