@@ -69,7 +69,7 @@ fn check(
     wanted: &ReassignablePartition,
 ) -> Result<(), (ResponseError, String)> {
     let index = wanted.partition_index;
-    if !topic.is_some_and(|topic| partition(topic, index).is_ok()) {
+    if topic.is_none_or(|topic| partition(topic, index).is_err()) {
         let message = format!("there is no partition {index} of topic '{name}'");
         return Err((ResponseError::UnknownTopicOrPartition, message));
     }

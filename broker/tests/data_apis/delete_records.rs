@@ -87,14 +87,14 @@ async fn delete_records_of_any_offset_and_any_partition_is_answered() {
     for offset in [3, i64::MAX, -2, i64::MIN] {
         assert_eq!(
             deleted(&test, &[("t", 0, offset)]).await,
-            [out_of_range.clone()],
+            [out_of_range],
             "{offset}"
         );
     }
     let unknown = Err(ResponseError::UnknownTopicOrPartition);
     for partition in [1, -1, i32::MIN, i32::MAX] {
         let asked = [("t", partition, 0), ("t", 0, 0), ("nope", partition, 0)];
-        let expected = [unknown.clone(), Ok(0), unknown.clone()];
+        let expected = [unknown, Ok(0), unknown];
         assert_eq!(deleted(&test, &asked).await, expected, "{partition}");
     }
     let twice = [("t", 0, 1), ("t", 0, 2)];
