@@ -6,4 +6,5 @@ mod lifecycle;
 mod malformed;
 mod partitions;
 mod records;
+mod topics;
 mod versions;
