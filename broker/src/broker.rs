@@ -47,6 +47,14 @@ pub struct Broker {
 /// Broker-wide settings that handlers read. Names are Kafka's, with `_` for `.`.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Where clients connect, `host:port`.
+    pub listen: String,
+    /// Threads that serve connections.
+    pub network_threads: usize,
+    /// Threads that recover logs at start.
+    pub recovery_threads: usize,
+    /// How often recovery points are written.
+    pub checkpoint_interval_ms: u64,
     /// Create a topic when Metadata or Produce names one that does not exist.
     pub auto_create_topics_enable: bool,
     /// Partitions of a topic that does not say.

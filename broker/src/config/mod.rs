@@ -323,6 +323,10 @@ impl Config {
     pub fn settings(&self) -> Settings {
         let (broker, group) = (&self.broker, &self.group);
         Settings {
+            listen: broker.listen.clone(),
+            network_threads: broker.network_threads,
+            recovery_threads: broker.recovery_threads,
+            checkpoint_interval_ms: broker.checkpoint_interval_ms,
             auto_create_topics_enable: broker.auto_create_topics_enable,
             num_partitions: broker.num_partitions,
             fetch_max_bytes: broker.fetch_max_bytes,

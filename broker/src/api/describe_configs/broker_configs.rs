@@ -63,6 +63,18 @@ const SETTINGS: &[Entry] = &[
         "The shortest session timeout that a group's member may ask for, milliseconds.",
     ),
     (
+        "listeners",
+        Type::List,
+        |s| format!("PLAINTEXT://{}", s.listen),
+        "Where clients connect.",
+    ),
+    (
+        "log.flush.offset.checkpoint.interval.ms",
+        Type::Int,
+        |s| s.checkpoint_interval_ms.to_string(),
+        "How often recovery points are written, milliseconds.",
+    ),
+    (
         "max.connections",
         Type::Int,
         |s| s.max_connections.to_string(),
@@ -93,10 +105,22 @@ const SETTINGS: &[Entry] = &[
         "A fetch session that was not used for so long may go for another, milliseconds.",
     ),
     (
+        "num.network.threads",
+        Type::Int,
+        |s| s.network_threads.to_string(),
+        "Threads that serve connections.",
+    ),
+    (
         "num.partitions",
         Type::Int,
         |s| s.num_partitions.to_string(),
         "Partitions of a topic that does not say.",
+    ),
+    (
+        "num.recovery.threads.per.data.dir",
+        Type::Int,
+        |s| s.recovery_threads.to_string(),
+        "Threads that recover logs at a start after a crash.",
     ),
     (
         "offset.metadata.max.bytes",
@@ -203,6 +227,7 @@ fn identity(broker: &Broker) -> Vec<Config> {
             format!("PLAINTEXT://{host}:{port}"),
             "The address that clients are told.",
         ),
+        given("log.dir", Type::String, folder.clone(), "The data folder."),
         given("log.dirs", Type::List, folder, "The data folder."),
         given(
             "broker.id",
@@ -240,6 +265,18 @@ const FIXED: &[Fixed] = &[
         "There is one broker, in no rack.",
     ),
     (
+        "auto.leader.rebalance.enable",
+        Type::Boolean,
+        Some("false"),
+        "There is one broker, which leads every partition.",
+    ),
+    (
+        "controlled.shutdown.enable",
+        Type::Boolean,
+        Some("false"),
+        "There is no other broker to hand partitions to.",
+    ),
+    (
         "default.replication.factor",
         Type::Int,
         Some("1"),
@@ -250,6 +287,18 @@ const FIXED: &[Fixed] = &[
         Type::Boolean,
         Some("true"),
         "Topics can be deleted.",
+    ),
+    (
+        "group.coordinator.rebalance.protocols",
+        Type::List,
+        Some("classic"),
+        "Groups follow the classic protocol.",
+    ),
+    (
+        "inter.broker.listener.name",
+        Type::String,
+        None,
+        "There is no other broker to speak to.",
     ),
     (
         "listener.security.protocol.map",
@@ -289,6 +338,12 @@ const FIXED: &[Fixed] = &[
         "The most partitions in one page of DescribeTopicPartitions.",
     ),
     (
+        "offsets.topic.compression.codec",
+        Type::Int,
+        Some("0"),
+        "Batches of __consumer_offsets are not compressed.",
+    ),
+    (
         "offsets.topic.replication.factor",
         Type::Short,
         Some("1"),
@@ -299,6 +354,12 @@ const FIXED: &[Fixed] = &[
         Type::String,
         None,
         "The catalog is in the data folder.",
+    ),
+    (
+        "offsets.topic.segment.bytes",
+        Type::Int,
+        Some("104857600"),
+        "The segment size with which __consumer_offsets is created, bytes.",
     ),
     (
         "process.roles",
