@@ -115,9 +115,19 @@ macro_rules! table {
         ) -> Result<Outcome, String> {
             match key {
                 $(ApiKey::$key => {
-                    let request: kafka_protocol::messages::$request = decode(context, body)?;
+                    let request: kafka_protocol::messages::$request =
+                        decode(context.api_version, context.client_id.as_ref(), body)?;
                     let reply = api::$module::handle(context, request).await;
                     answer::<kafka_protocol::messages::$request>(context, reply)
+                })*
+                other => Err(format!("{other:?} is not served")),
+            }
+        }
+
+        fn decode_only(key: ApiKey, version: i16, body: Bytes) -> Result<(), String> {
+            match key {
+                $(ApiKey::$key => {
+                    decode::<kafka_protocol::messages::$request>(version, None, body).map(drop)
                 })*
                 other => Err(format!("{other:?} is not served")),
             }
@@ -214,42 +224,19 @@ impl Router {
     async fn route(
         &mut self,
         line: Option<usize>,
-        mut frame: Bytes,
+        frame: Bytes,
         memory: &mut RequestMemory<'_>,
     ) -> Result<Outcome, String> {
-        let start = request_header::start(&frame).map_err(|error| error.to_string())?;
-        let version = start.api_version;
-        let Some(served) = line.and_then(|line| TABLE.get(line)) else {
-            let client = request_header::client_id(&frame).unwrap_or_default();
-            return Err(format!(
-                "unknown API {} v{version} from client {client:?}",
-                start.api_key
-            ));
+        let (key, header, body, elements) = match read(line, frame)? {
+            Read::Request(key, header, body, elements) => (key, header, body, elements),
+            Read::Answered(outcome) => return Ok(outcome),
         };
-        let key = served.key;
-        if !served.advertised().contains(&version) {
-            if key == ApiKey::ApiVersions {
-                let response = api::api_versions::unsupported_version();
-                return api_versions_v0(start.correlation_id, &response).map(Outcome::Now);
-            }
-            let client = request_header::client_id(&frame).unwrap_or_default();
-            return Err(format!(
-                "{key:?} v{version} is not served (client {client:?})"
-            ));
-        }
-        let header = request_header::decode(&mut frame, key.request_header_version(version))
-            .map_err(|error| format!("{key:?} v{version}: {error}"))?;
-        if !served.versions.contains(&version) {
-            return produce_before_v3::answer(version, start.correlation_id, &frame)
-                .map_err(|error| format!("{key:?} v{version}: {error}"));
-        }
-        let checked = wire_shape::check(key, version, &frame).map_err(|error| error.to_string())?;
-        memory.decoded(checked.elements).await;
-        if !answers_little(key, checked.elements) {
+        memory.decoded(elements).await;
+        if !answers_little(key, elements) {
             memory.room_for_response().await;
         }
         let context = self.context(header);
-        dispatch(key, &context, frame).await
+        dispatch(key, &context, body).await
     }
 
     fn context(&mut self, header: RequestHeader) -> RequestContext {
@@ -271,6 +258,60 @@ impl Router {
     }
 }
 
+/// A request that was read, up to its body.
+enum Read {
+    /// To be decoded and handled: the header, the body, and how many elements that has.
+    Request(ApiKey, RequestHeader, Bytes, usize),
+    /// Its version is one that no handler sees.
+    Answered(Outcome),
+}
+
+/// Reads a request's header and checks that its body is worth decoding.
+fn read(line: Option<usize>, mut frame: Bytes) -> Result<Read, String> {
+    let start = request_header::start(&frame).map_err(|error| error.to_string())?;
+    let version = start.api_version;
+    let Some(served) = line.and_then(|line| TABLE.get(line)) else {
+        let client = request_header::client_id(&frame).unwrap_or_default();
+        return Err(format!(
+            "unknown API {} v{version} from client {client:?}",
+            start.api_key
+        ));
+    };
+    let key = served.key;
+    if !served.advertised().contains(&version) {
+        if key == ApiKey::ApiVersions {
+            let response = api::api_versions::unsupported_version();
+            let frame = api_versions_v0(start.correlation_id, &response)?;
+            return Ok(Read::Answered(Outcome::Now(frame)));
+        }
+        let client = request_header::client_id(&frame).unwrap_or_default();
+        return Err(format!(
+            "{key:?} v{version} is not served (client {client:?})"
+        ));
+    }
+    let header = request_header::decode(&mut frame, key.request_header_version(version))
+        .map_err(|error| format!("{key:?} v{version}: {error}"))?;
+    if !served.versions.contains(&version) {
+        return produce_before_v3::answer(version, start.correlation_id, &frame)
+            .map(Read::Answered)
+            .map_err(|error| format!("{key:?} v{version}: {error}"));
+    }
+    let checked = wire_shape::check(key, version, &frame).map_err(|error| error.to_string())?;
+    Ok(Read::Request(key, header, frame, checked.elements))
+}
+
+/// Reads and decodes a request as a connection's router does, and handles it not: all that bytes
+/// from a client can reach before there is a handler. For fuzzing.
+pub fn read_only(frame: Bytes) -> Result<(), String> {
+    let line = request_header::start(&frame)
+        .ok()
+        .and_then(|start| line(start.api_key));
+    match read(line, frame)? {
+        Read::Request(key, header, body, _) => decode_only(key, header.request_api_version, body),
+        Read::Answered(_) => Ok(()),
+    }
+}
+
 impl Service for Router {
     async fn call(&mut self, frame: Bytes, memory: &mut RequestMemory<'_>) -> Outcome {
         let began = Instant::now();
@@ -283,11 +324,14 @@ impl Service for Router {
     }
 }
 
-fn decode<R: Request>(context: &RequestContext, mut body: Bytes) -> Result<R, String> {
-    let version = context.api_version;
+fn decode<R: Request>(
+    version: i16,
+    client_id: Option<&StrBytes>,
+    mut body: Bytes,
+) -> Result<R, String> {
     R::decode(&mut body, version).map_err(|error| {
         let name = api_name::<R>();
-        let client = context.client_id.as_deref().unwrap_or_default();
+        let client = client_id.map(StrBytes::as_str).unwrap_or_default();
         format!("{name} v{version} from client {client:?} does not decode: {error:#}")
     })
 }

@@ -303,3 +303,27 @@ fn a_request_of_too_many_elements_is_refused() {
         "{error:?}"
     );
 }
+
+/// Seeds for the fuzzer (`tests/fuzz`): every API at every version, each field filled in.
+/// `cargo test -p broker --lib -- --ignored seeds_for_the_fuzzer`
+#[test]
+#[ignore = "writes to tests/fuzz/corpus"]
+fn seeds_for_the_fuzzer() {
+    let folder =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus/request");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for shape in table::SHAPES {
+        for version in shape.versions.0..=shape.versions.1 {
+            let mut frame = BytesMut::new();
+            RequestHeader::default()
+                .with_request_api_key(shape.api as i16)
+                .with_request_api_version(version)
+                .with_correlation_id(1)
+                .encode(&mut frame, shape.api.request_header_version(version))
+                .expect("a header");
+            frame.extend_from_slice(&populated(shape, version));
+            let file = format!("{:?}-v{version}", shape.api);
+            std::fs::write(folder.join(file), frame).expect("written");
+        }
+    }
+}

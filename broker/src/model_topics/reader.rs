@@ -17,6 +17,9 @@ const MAX_BATCH_BYTES: usize = 64 << 20;
 /// No further batch is opened where those of one read have come to this much in memory: compressed
 /// ones may be a thousand times larger than what is read of them.
 const MAX_OPENED_BYTES: usize = 1 << 20;
+/// A batch whose records come to more than this in memory is given in parts: in a compressed batch a
+/// record of a byte may take two hundred.
+const MAX_SPLIT_BYTES: usize = 16 << 20;
 
 #[derive(Debug)]
 struct Cursor {
@@ -271,15 +274,25 @@ fn push_events(
         );
         let batch = bytes.split_to(size);
         if !control {
-            match batch::records::decode(&batch, MAX_BATCH_BYTES) {
-                Ok(decoded) => {
-                    opened_bytes += decoded.iter().map(weight).sum::<usize>();
-                    records.extend(
-                        decoded
-                            .into_iter()
-                            .filter(|record| record.offset >= next)
-                            .map(input_record),
-                    );
+            let opened = batch::Opened::open(&batch, MAX_BATCH_BYTES);
+            match opened.and_then(|opened| opened.check().map(|()| opened)) {
+                Ok(opened) => {
+                    let wanted = opened.records().map_while(Result::ok);
+                    for record in wanted.filter(|record| record.offset >= next) {
+                        // The rest another time: it is opened again then.
+                        if opened_bytes >= MAX_SPLIT_BYTES {
+                            let next = record.offset;
+                            events.push(Event::Records {
+                                task,
+                                input,
+                                records,
+                                next,
+                            });
+                            return Ok((next, opened_bytes));
+                        }
+                        opened_bytes += weight(&record);
+                        records.push(input_record(record));
+                    }
                 }
                 Err(error) => {
                     // Compressed batches are stored unopened: one that can't be opened fails alone.
@@ -322,7 +335,8 @@ fn push_events(
 
 fn weight(record: &batch::Record) -> usize {
     let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-    size_of::<batch::Record>() + len(&record.key) + len(&record.value)
+    let headers = record.headers.len() * size_of::<batch::Header>();
+    size_of::<batch::Record>() + headers + len(&record.key) + len(&record.value)
 }
 
 fn input_record(record: batch::Record) -> InputRecord {

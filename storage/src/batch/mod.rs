@@ -6,7 +6,8 @@
 //! 2. [`patch_header`] gives the header with the offset and the leader epoch of its append, which
 //!    the CRC does not cover; the log writes that header and the client's own bytes after it;
 //! 3. fetches return those bytes as they are, found with [`batches`];
-//! 4. who wants the records themselves calls [`decode`], and who makes some a [`BatchBuilder`].
+//! 4. who wants the records themselves calls [`decode`], or reads them one by one from an [`Opened`]
+//!    batch; who makes some uses a [`BatchBuilder`].
 //!
 //! [`layout`] has the field offsets, [`header`] a typed view over bytes, [`validate`] what is
 //! checked before a batch is stored, [`records`] iteration and building, in every codec. No input
@@ -22,5 +23,5 @@ pub mod validate;
 pub use header::{
     Batch, Compression, TimestampType, batches, patch_header, patch_header_with_log_append_time,
 };
-pub use records::{BatchBuilder, Header, Record, decode};
+pub use records::{BatchBuilder, Header, Opened, Record, decode};
 pub use validate::{Limits, validate_client_batch};

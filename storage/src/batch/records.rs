@@ -13,6 +13,8 @@ const MIN_RECORD_SIZE: usize = 7;
 /// Headers to make room for on a count's word alone; a header takes two bytes in a batch and 64 in
 /// memory.
 const MAX_RESERVED_HEADERS: usize = 64;
+/// Records to make room for on a count's word alone.
+const MAX_RESERVED_RECORDS: usize = 1024;
 
 /// A record's header.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,86 +40,156 @@ pub struct Record {
     pub headers: Vec<Header>,
 }
 
-/// Every record of one batch. Keys, values and headers are slices of `batch`, or of one buffer of
-/// at most `max_decompressed_bytes`.
-///
-/// `CorruptBatch` where the CRC is wrong, the records do not decompress within
-/// `max_decompressed_bytes`, or they are not what the header says.
+/// Every record of one batch: [`Opened`], all of it.
 pub fn decode(batch: &Bytes, max_decompressed_bytes: usize) -> Result<Vec<Record>> {
-    let view = Batch::parse(batch)?;
-    view.check_crc()?;
-    let records = match view.compression()? {
-        Compression::None => batch.slice_ref(view.records_bytes()),
-        compression => {
-            let compressed = view.records_bytes();
-            Bytes::from(codec::decompress(
-                compression,
-                compressed,
-                max_decompressed_bytes,
-            )?)
-        }
-    };
-    decode_records(&view, &records)
-}
-
-fn decode_records(view: &Batch<'_>, bytes: &Bytes) -> Result<Vec<Record>> {
-    // A batch that compaction emptied has no records.
-    let count = usize::try_from(view.records_count())
-        .ok()
-        .filter(|count| *count <= bytes.len() / MIN_RECORD_SIZE)
-        .ok_or_else(|| {
-            let count = view.records_count();
-            Error::CorruptBatch(format!("{count} records in {} bytes", bytes.len()))
-        })?;
-    let mut records = Vec::with_capacity(count);
-    let mut rest: &[u8] = bytes;
-    for index in 0..count {
-        let record = decode_record(view, bytes, &mut rest).map_err(|Malformed(what)| {
-            let base_offset = view.base_offset();
-            Error::CorruptBatch(format!(
-                "record {index} of the batch at {base_offset}: {what}"
-            ))
-        })?;
-        records.push(record);
-    }
-    if !rest.is_empty() {
-        return Err(Error::CorruptBatch(format!(
-            "{} bytes follow the last record",
-            rest.len()
-        )));
+    let opened = Opened::open(batch, max_decompressed_bytes)?;
+    // A count that is plausible only; in memory a record takes many times its least bytes.
+    let mut records = Vec::with_capacity(opened.count.min(MAX_RESERVED_RECORDS));
+    for record in opened.records() {
+        records.push(record?);
     }
     Ok(records)
 }
 
-fn decode_record<'a>(
-    view: &Batch<'_>,
-    bytes: &'a Bytes,
-    rest: &mut &'a [u8],
-) -> std::result::Result<Record, Malformed> {
-    let mut record = RecordView::read(rest)?;
-    if record.offset_delta < 0 || record.offset_delta > view.last_offset_delta() {
-        return Err(Malformed("offset delta outside of the batch"));
+/// A batch whose records are decompressed, to be read one by one: who does not keep them takes no
+/// more memory than the opened bytes and one record.
+///
+/// Keys, values and headers are slices of the batch, or of one buffer of at most
+/// `max_decompressed_bytes`.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    bytes: Bytes,
+    count: usize,
+    base_offset: i64,
+    last_offset_delta: i32,
+    base_timestamp: i64,
+    /// That of every record, where the log stamps it.
+    log_append_time: Option<i64>,
+}
+
+impl Opened {
+    /// `CorruptBatch` where the CRC is wrong, the records do not decompress within
+    /// `max_decompressed_bytes`, or there can't be as many as the header says.
+    pub fn open(batch: &Bytes, max_decompressed_bytes: usize) -> Result<Self> {
+        let view = Batch::parse(batch)?;
+        view.check_crc()?;
+        let bytes = match view.compression()? {
+            Compression::None => batch.slice_ref(view.records_bytes()),
+            compression => {
+                let compressed = view.records_bytes();
+                Bytes::from(codec::decompress(
+                    compression,
+                    compressed,
+                    max_decompressed_bytes,
+                )?)
+            }
+        };
+        // A batch that compaction emptied has no records.
+        let count = usize::try_from(view.records_count())
+            .ok()
+            .filter(|count| *count <= bytes.len() / MIN_RECORD_SIZE)
+            .ok_or_else(|| {
+                let count = view.records_count();
+                Error::CorruptBatch(format!("{count} records in {} bytes", bytes.len()))
+            })?;
+        Ok(Self {
+            bytes,
+            count,
+            base_offset: view.base_offset(),
+            last_offset_delta: view.last_offset_delta(),
+            base_timestamp: view.base_timestamp(),
+            log_append_time: match view.timestamp_type() {
+                TimestampType::CreateTime => None,
+                TimestampType::LogAppendTime => Some(view.max_timestamp()),
+            },
+        })
     }
-    let timestamp = match view.timestamp_type() {
-        TimestampType::CreateTime => view.base_timestamp().wrapping_add(record.timestamp_delta),
-        TimestampType::LogAppendTime => view.max_timestamp(),
-    };
-    let mut headers = Vec::with_capacity(record.headers.remaining().min(MAX_RESERVED_HEADERS));
-    while let Some((key, value)) = record.headers.next()? {
-        headers.push(Header {
-            key: bytes.slice_ref(key),
-            value: value.map(|value| bytes.slice_ref(value)),
-        });
+
+    /// The records in order. `CorruptBatch`, once and last, where one is malformed or bytes follow
+    /// the last one.
+    pub fn records(&self) -> impl Iterator<Item = Result<Record>> {
+        self.each(|bytes, view| self.record(bytes, view))
     }
-    Ok(Record {
-        offset: view
-            .base_offset()
-            .saturating_add(i64::from(record.offset_delta)),
-        timestamp,
-        key: record.key.map(|key| bytes.slice_ref(key)),
-        value: record.value.map(|value| bytes.slice_ref(value)),
-        headers,
-    })
+
+    /// The records' timestamps and offsets, in order; nothing is allocated for a record. Errors as
+    /// [`Opened::records`].
+    pub fn times(&self) -> impl Iterator<Item = Result<(i64, i64)>> {
+        self.each(|_, mut view| {
+            let time = (self.timestamp(&view), self.offset(&view)?);
+            while view.headers.next()?.is_some() {}
+            Ok(time)
+        })
+    }
+
+    /// That every record is well formed, without keeping any.
+    pub fn check(&self) -> Result<()> {
+        self.times().try_for_each(|time| time.map(drop))
+    }
+
+    fn each<'a, T>(
+        &'a self,
+        read: impl Fn(&'a Bytes, RecordView<'a>) -> std::result::Result<T, Malformed> + 'a,
+    ) -> impl Iterator<Item = Result<T>> + 'a {
+        let mut rest: &[u8] = &self.bytes;
+        let mut index = 0;
+        let mut ended = false;
+        std::iter::from_fn(move || {
+            if ended {
+                return None;
+            }
+            if index == self.count {
+                ended = true;
+                let left = rest.len();
+                let message = || format!("{left} bytes follow the last record");
+                return (left > 0).then(|| Err(Error::CorruptBatch(message())));
+            }
+            let item = RecordView::read(&mut rest).and_then(|view| read(&self.bytes, view));
+            ended = item.is_err();
+            index += 1;
+            Some(item.map_err(|Malformed(what)| {
+                let (index, base_offset) = (index - 1, self.base_offset);
+                Error::CorruptBatch(format!(
+                    "record {index} of the batch at {base_offset}: {what}"
+                ))
+            }))
+        })
+    }
+
+    fn record(
+        &self,
+        bytes: &Bytes,
+        mut view: RecordView<'_>,
+    ) -> std::result::Result<Record, Malformed> {
+        let (timestamp, offset) = (self.timestamp(&view), self.offset(&view)?);
+        let mut headers = Vec::with_capacity(view.headers.remaining().min(MAX_RESERVED_HEADERS));
+        while let Some((key, value)) = view.headers.next()? {
+            headers.push(Header {
+                key: bytes.slice_ref(key),
+                value: value.map(|value| bytes.slice_ref(value)),
+            });
+        }
+        Ok(Record {
+            offset,
+            timestamp,
+            key: view.key.map(|key| bytes.slice_ref(key)),
+            value: view.value.map(|value| bytes.slice_ref(value)),
+            headers,
+        })
+    }
+
+    fn timestamp(&self, view: &RecordView<'_>) -> i64 {
+        self.log_append_time
+            .unwrap_or_else(|| self.base_timestamp.wrapping_add(view.timestamp_delta))
+    }
+
+    fn offset(&self, view: &RecordView<'_>) -> std::result::Result<i64, Malformed> {
+        if view.offset_delta < 0 || view.offset_delta > self.last_offset_delta {
+            return Err(Malformed("offset delta outside of the batch"));
+        }
+        Ok(self
+            .base_offset
+            .saturating_add(i64::from(view.offset_delta)))
+    }
 }
 
 /// Builds one batch.

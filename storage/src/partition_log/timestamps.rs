@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::sync::Segments;
 use super::{PartitionLog, ReadLimit, TimestampAndOffset, read};
 use crate::Offset;
-use crate::batch::{Record, records};
+use crate::batch::Opened;
 use crate::error::Result;
 use crate::segment::{Access, BatchHead, Miss, Segment};
 
@@ -57,7 +57,7 @@ impl PartitionLog {
             let Some((position, head)) = walk.batch_from(offset)? else {
                 return Ok(None);
             };
-            let wanted = |record: &Record| record.timestamp >= timestamp && record.offset >= start;
+            let wanted = |(time, offset)| time >= timestamp && offset >= start;
             let found = record_in(&walk, position, &head, wanted)?;
             // A header that promises more than its records have: the batch is the best answer.
             let best = || at_start_of(&head, head.base_offset.max(start));
@@ -118,8 +118,7 @@ fn first_at(
     let mut next = walk.batch_from(before.max(start))?;
     while let Some((position, head)) = next {
         if head.max_timestamp >= timestamp_ms {
-            let wanted =
-                |record: &Record| record.timestamp >= timestamp_ms && record.offset >= start;
+            let wanted = |(time, offset)| time >= timestamp_ms && offset >= start;
             if let Some(found) = record_in(&walk, position, &head, wanted)? {
                 return Ok(Some(found));
             }
@@ -205,24 +204,26 @@ fn record_in(
     walk: &crate::segment::Walk<'_>,
     position: u64,
     head: &BatchHead,
-    wanted: impl Fn(&Record) -> bool,
+    wanted: impl Fn((i64, Offset)) -> bool,
 ) -> Result<Option<TimestampAndOffset>, Miss> {
     let batch = walk.records(position..position + head.size)?;
-    let records = match records::decode(&batch, MAX_DECOMPRESSED_BYTES) {
-        Ok(records) => records,
+    let found = Opened::open(&batch, MAX_DECOMPRESSED_BYTES).and_then(|opened| {
+        let mut times = opened.times();
+        times
+            .find(|time| time.as_ref().map_or(true, |time| wanted(*time)))
+            .transpose()
+    });
+    match found {
+        Ok(found) => Ok(found.map(|(timestamp_ms, offset)| TimestampAndOffset {
+            timestamp_ms,
+            offset,
+            leader_epoch: head.leader_epoch,
+        })),
         Err(error) => {
             tracing::debug!(%error, base_offset = head.base_offset, "batch cannot be opened");
-            return Ok(Some(at_start_of(head, head.base_offset)));
+            Ok(Some(at_start_of(head, head.base_offset)))
         }
-    };
-    Ok(records
-        .iter()
-        .find(|record| wanted(record))
-        .map(|record| TimestampAndOffset {
-            timestamp_ms: record.timestamp,
-            offset: record.offset,
-            leader_epoch: head.leader_epoch,
-        }))
+    }
 }
 
 fn at_start_of(head: &BatchHead, offset: Offset) -> TimestampAndOffset {
