@@ -152,12 +152,15 @@ fn largest_from(
     while let Some((position, head)) = next {
         let found = if head.base_offset < start {
             let batch = walk.records(position..position + head.size)?;
-            let records = records::decode(&batch, MAX_DECOMPRESSED_BYTES).unwrap_or_default();
-            records
-                .iter()
-                .filter(|record| record.offset >= start)
-                .map(|record| (record.timestamp, record.offset))
-                .max_by_key(|(timestamp, offset)| (*timestamp, std::cmp::Reverse(*offset)))
+            // Of a batch that can't be opened whole, nothing counts.
+            let opened = Opened::open(&batch, MAX_DECOMPRESSED_BYTES);
+            let opened = opened.and_then(|opened| opened.check().map(|()| opened));
+            opened.ok().and_then(|opened| {
+                let times = opened.times().filter_map(Result::ok);
+                times
+                    .filter(|(_, offset)| *offset >= start)
+                    .max_by_key(|(timestamp, offset)| (*timestamp, std::cmp::Reverse(*offset)))
+            })
         } else {
             Some((head.max_timestamp, head.last_offset))
         };
