@@ -84,6 +84,7 @@ pub fn batch(data: &[u8]) {
             // With keys it is opened, to 64 times that at the most.
             max_message_bytes: MAX_DECOMPRESSED_BYTES / 64,
             require_keys,
+            timestamps: 0..=i64::MAX,
         };
         if batch::validate_client_batch(&bytes, &limits).is_ok() {
             let parsed = Batch::parse(&bytes);

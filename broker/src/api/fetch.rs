@@ -120,6 +120,7 @@ impl Fetch {
     }
 
     fn into_response(self) -> FetchResponse {
+        self.broker.fetch_sessions.count_reads(self.poll.reads());
         let (shared, outcomes) = self.poll.into_outcomes();
         let mut response = Response::default();
         let mut session = lock(&shared);

@@ -69,6 +69,7 @@ pub struct Poll {
     /// How many outcomes call for an answer at once.
     urgent: usize,
     cold: usize,
+    reads: u64,
     answers_at_once: bool,
 }
 
@@ -109,6 +110,7 @@ impl Poll {
             used: 0,
             urgent: 0,
             cold: 0,
+            reads: 0,
             answers_at_once: false,
         }
     }
@@ -160,6 +162,11 @@ impl Poll {
                 () = &mut no_longer => return,
             }
         }
+    }
+
+    /// How often a partition was looked at.
+    pub fn reads(&self) -> u64 {
+        self.reads
     }
 
     /// The session and what was found, in line.
@@ -216,6 +223,7 @@ impl Poll {
     }
 
     fn look(&mut self, session: &mut Session, place: Place) {
+        self.reads += 1;
         self.take(place);
         let outcome = match self.lookup.find(&mut session.partitions, place.slot) {
             Err(answer) => Outcome::Refused(answer),

@@ -136,6 +136,7 @@ pub struct FetchSessions {
     open: metrics::Gauge,
     partitions: metrics::Gauge,
     evictions: metrics::Counter,
+    reads: metrics::Counter,
 }
 
 impl FetchSessions {
@@ -149,6 +150,7 @@ impl FetchSessions {
             open: metrics::gauge!("milena_fetch_sessions"),
             partitions: metrics::gauge!("milena_fetch_session_partitions"),
             evictions: metrics::counter!("milena_fetch_session_evictions_total"),
+            reads: metrics::counter!("milena_fetch_partitions_read_total"),
         }
     }
 
@@ -206,6 +208,11 @@ impl FetchSessions {
         session.id = id;
         session.epoch = next_epoch(INITIAL_EPOCH);
         id
+    }
+
+    /// Counts how many partitions a fetch has looked at.
+    pub fn count_reads(&self, reads: u64) {
+        self.reads.increment(reads);
     }
 
     fn in_cache<T>(&self, act: impl FnOnce(&mut Cache<SharedSession>, i64) -> T) -> T {
