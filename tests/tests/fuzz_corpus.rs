@@ -68,13 +68,10 @@ fn peak(run: impl FnOnce()) -> i64 {
     PEAK.get() - before
 }
 
-/// Runs every input of a target; none may allocate more than `least + each * its length`.
-fn replay(target: &str, enter: fn(&[u8]), each: i64, least: i64) {
-    // What is only set up once counts for nobody.
-    enter(&[]);
-    enter(&[0; 16]);
+/// A target's inputs by file.
+fn inputs(target: &str) -> Vec<(String, Vec<u8>)> {
     let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
-    let mut inputs = 0;
+    let mut inputs = Vec::new();
     for folder in ["corpus", "regressions"] {
         let Ok(files) = std::fs::read_dir(fuzz.join(folder).join(target)) else {
             assert_eq!(folder, "regressions", "{target} has no corpus");
@@ -83,18 +80,106 @@ fn replay(target: &str, enter: fn(&[u8]), each: i64, least: i64) {
         for file in files {
             let path = file.expect("a file").path();
             let input = std::fs::read(&path).expect("an input");
-            let peak = peak(|| enter(&input));
-            let worth = least + each * input.len() as i64;
-            let path = path.display();
-            assert!(
-                peak <= worth,
-                "{path}: {} bytes made it allocate {peak}, {worth} are granted",
-                input.len()
-            );
-            inputs += 1;
+            inputs.push((path.display().to_string(), input));
         }
     }
-    assert!(inputs >= 5, "{target} has {inputs} inputs");
+    inputs.sort();
+    assert!(inputs.len() >= 5, "{target} has {} inputs", inputs.len());
+    inputs
+}
+
+/// Runs every input of a target, and mutations of them; none may allocate more than
+/// `least + each * its length`.
+fn replay(target: &str, enter: fn(&[u8]), each: i64, least: i64) {
+    // What is only set up once counts for nobody.
+    enter(&[]);
+    enter(&[0; 16]);
+    let run = |name: &str, input: &[u8]| {
+        let peak = peak(|| enter(input));
+        let worth = least + each * input.len() as i64;
+        assert!(
+            peak <= worth,
+            "{name}: {} bytes made it allocate {peak}, {worth} are granted: {input:02x?}",
+            input.len()
+        );
+    };
+    let inputs = inputs(target);
+    for (name, input) in &inputs {
+        run(name, input);
+    }
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    // More for a longer search: the seed is the same, so that what is found can be found again.
+    let mutations = std::env::var("MUTATIONS").ok().and_then(|n| n.parse().ok());
+    for n in 0..mutations.unwrap_or(3_000) {
+        let (name, input) = &inputs[random.below(inputs.len())];
+        let (_, other) = &inputs[random.below(inputs.len())];
+        let mutated = mutated(input, other, &mut random);
+        let name = format!("mutation {n} of {name}");
+        let entered = std::panic::catch_unwind(|| run(&name, &mutated));
+        if let Err(panic) = entered {
+            eprintln!("{name}: {mutated:02x?}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Numbers that look random and are the same in every run (xorshift64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit.max(1) as u64) as usize
+    }
+}
+
+/// `input` with some bytes changed, cut out, doubled, or taken from `other`.
+fn mutated(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
+    const LENGTHS: [&[u8]; 6] = [
+        &[0xff, 0xff, 0xff, 0xff],
+        &[0x7f, 0xff, 0xff, 0xff],
+        &[0x80, 0, 0, 0],
+        &[0x00, 0x0f, 0xff, 0xff],
+        &[0xff, 0xff, 0xff, 0xff, 0x0f],
+        &[0x7f, 0xff],
+    ];
+    let mut bytes = input.to_vec();
+    for _ in 0..=random.below(6) {
+        let at = random.below(bytes.len());
+        let end = (at + random.below(16)).min(bytes.len());
+        match random.below(8) {
+            0 => drop(bytes.drain(at..end)),
+            1 => {
+                let part = bytes[at..end].to_vec();
+                bytes.splice(at..at, part);
+            }
+            2 => {
+                let from = random.below(other.len());
+                let part = other[from..(from + 32).min(other.len())].to_vec();
+                bytes.splice(at..end, part);
+            }
+            3 | 4 => {
+                let length = LENGTHS[random.below(LENGTHS.len())];
+                for (byte, new) in bytes[at..].iter_mut().zip(length) {
+                    *byte = *new;
+                }
+            }
+            5 => bytes.truncate(at),
+            _ => {
+                let bit = 1 << random.below(8);
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= bit;
+                }
+            }
+        }
+    }
+    bytes
 }
 
 #[test]
