@@ -74,7 +74,9 @@ impl World {
             },
             Timer::Heartbeat(generation) if at.beats() && at.generation == generation => {
                 let (member_id, generation) = (at.member_id.clone(), at.generation);
-                let body = if self.random.chance(300) {
+                // Who has no assignment has nothing to commit.
+                let commits = at.phase == Phase::Stable && self.random.chance(300);
+                let body = if commits {
                     Body::Commit {
                         member_id: member_id.clone(),
                         generation,

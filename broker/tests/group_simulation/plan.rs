@@ -116,7 +116,7 @@ impl Plan {
                 slow_messages: badness * random.between(0, 15),
                 slow_writes: *random.pick(&[badness * 5, badness * 20, 600]),
                 failed_writes: badness * random.between(0, 30),
-                stuck: badness * random.between(0, 20),
+                stuck: badness.min(1) * random.between(0, 150),
                 incidents_every_ms: random.between(500, 10_000),
                 restarts: random.chance(500),
             },

@@ -44,6 +44,9 @@ impl World {
             10 => self.ask_for_an_id(client),
             _ => self.start_again(client),
         }
+        if self.random.chance(300) {
+            self.delete();
+        }
         let next = self.random.between(1, self.faults.incidents_every_ms);
         self.push(self.now + next, None, Event::Incident);
         Ok(())
