@@ -132,6 +132,17 @@ fn through_codec_of(api: ApiKey, version: i16, body: &Bytes) -> Bytes {
         ApiKey::DescribeTopicPartitions => {
             through_codec::<DescribeTopicPartitionsRequest>(version, body)
         }
+        ApiKey::DeleteRecords => through_codec::<DeleteRecordsRequest>(version, body),
+        ApiKey::OffsetForLeaderEpoch => through_codec::<OffsetForLeaderEpochRequest>(version, body),
+        ApiKey::DescribeLogDirs => through_codec::<DescribeLogDirsRequest>(version, body),
+        ApiKey::DescribeProducers => through_codec::<DescribeProducersRequest>(version, body),
+        ApiKey::ElectLeaders => through_codec::<ElectLeadersRequest>(version, body),
+        ApiKey::AlterPartitionReassignments => {
+            through_codec::<AlterPartitionReassignmentsRequest>(version, body)
+        }
+        ApiKey::ListPartitionReassignments => {
+            through_codec::<ListPartitionReassignmentsRequest>(version, body)
+        }
         other => panic!("{other:?} has a shape but no line in this test"),
     }
 }
