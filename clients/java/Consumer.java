@@ -49,6 +49,7 @@ public class Consumer implements ConsumerRebalanceListener {
         config.put(ConsumerConfig.VALUE_DESERIALIZER_CLASS_CONFIG, StringDeserializer.class);
         config.put(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG, "earliest");
         config.put(ConsumerConfig.ENABLE_AUTO_COMMIT_CONFIG, false);
+        config.put(ConsumerConfig.SESSION_TIMEOUT_MS_CONFIG, 10_000); // A member that dies without leaving is missed then.
         config.put(ConsumerConfig.PARTITION_ASSIGNMENT_STRATEGY_CONFIG,
             assignor.equals("range") ? RangeAssignor.class.getName() : CooperativeStickyAssignor.class.getName());
         if (options.containsKey("--instance-id")) {

@@ -25,6 +25,7 @@ config = {
     "group.id": args.group,
     "auto.offset.reset": "earliest",  # where the group has no position yet
     "enable.auto.commit": False,
+    "session.timeout.ms": 10_000,  # a member that dies without leaving is missed after this
     "partition.assignment.strategy": args.assignor,
 }
 if args.instance_id:

@@ -64,6 +64,7 @@ async def main():
         group_instance_id=args.instance_id,
         auto_offset_reset="earliest",  # where the group has no position yet
         enable_auto_commit=False,
+        session_timeout_ms=10_000,  # a member that dies without leaving is missed after this
         partition_assignment_strategy=(RangePartitionAssignor,),
     )
     stop = asyncio.Event()

@@ -31,6 +31,7 @@ consumer = KafkaConsumer(
     group_instance_id=args.instance_id,
     auto_offset_reset="earliest",  # where the group has no position yet
     enable_auto_commit=False,
+    session_timeout_ms=10_000,  # a member that dies without leaving is missed after this
     partition_assignment_strategy=(ASSIGNORS[args.assignor],),
 )
 new_partitions = set()

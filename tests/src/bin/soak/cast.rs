@@ -21,16 +21,6 @@ impl Client {
             Example(folder) => folder,
         }
     }
-
-    /// How long the broker waits for one that was killed; until then its group may stand still.
-    pub fn session_s(self) -> u64 {
-        match self {
-            Rdkafka => 6,
-            // What the clients do unless told otherwise, but for Go and Node, which say 10.
-            Example("python" | "java") => 45,
-            Example(_) => 10,
-        }
-    }
 }
 
 /// A group.
@@ -126,13 +116,9 @@ impl Part {
             Rdkafka => {
                 let own = std::env::current_exe().expect("the soak's own path");
                 let mut command = Command::new(own);
-                // A static member that is away keeps its partitions for as long as its session.
-                let session_s = match patient && !group.is_static {
-                    true => 15,
-                    false => self.client.session_s(),
-                };
+                let session_ms = if patient { "20000" } else { "6000" };
                 command.args(["member", bootstrap, topic, group_id, group.assignor]);
-                command.arg((session_s * 1_000).to_string());
+                command.arg(session_ms);
                 if group.is_static {
                     command.arg(&self.name);
                 }

@@ -40,8 +40,8 @@ struct Seen {
     spans: Vec<Vec<Span>>,
     different: u64,
     all: u64,
-    /// When it saw its last record, while records are being written.
-    last: Option<Instant>,
+    /// When it saw its last record, or began, while records are being written.
+    last: Instant,
     writing: bool,
     longest_pause: Duration,
 }
@@ -54,8 +54,7 @@ struct Span {
 
 impl Seen {
     fn pause_ends(&mut self) {
-        let pause = self.last.map_or(Duration::ZERO, |last| last.elapsed());
-        self.longest_pause = self.longest_pause.max(pause);
+        self.longest_pause = self.longest_pause.max(self.last.elapsed());
     }
 }
 
@@ -66,7 +65,7 @@ impl Ledger {
             spans: (0..partitions).map(|_| Vec::new()).collect(),
             different: 0,
             all: 0,
-            last: None,
+            last: Instant::now(),
             writing: true,
             longest_pause: Duration::ZERO,
         };
@@ -112,7 +111,7 @@ impl Ledger {
         let seen = &mut *self.groups[group].seen.lock().expect("what was seen");
         if seen.writing {
             seen.pause_ends();
-            seen.last = Some(Instant::now());
+            seen.last = Instant::now();
         }
         let counts = &mut seen.counts[partition as usize];
         if counts.len() <= at {
@@ -183,6 +182,12 @@ impl Ledger {
         self.contents.iter().map(count).collect()
     }
 
+    /// Whether every group has seen something.
+    pub fn all_groups_read(&self) -> bool {
+        let read = |group: &Group| group.seen.lock().expect("what was seen").all > 0;
+        self.groups.iter().all(read)
+    }
+
     /// The groups that have not yet seen as many records as were written, with what they lack.
     pub fn behind(&self) -> Vec<(String, u64)> {
         let written = self.written();
@@ -196,7 +201,7 @@ impl Ledger {
     }
 
     /// For each group: its name, records seen, how many of them not for the first time, and its
-    /// longest time without a record since its first, while records were being written.
+    /// longest time without a record while records were being written, its start included.
     pub fn figures(&self) -> Vec<(String, u64, u64, Duration)> {
         self.groups
             .iter()

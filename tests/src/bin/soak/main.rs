@@ -48,6 +48,8 @@ const BURST_EVERY: Duration = Duration::from_secs(3);
 const LEAST_BURSTS: u32 = 5;
 /// Every how-manieth burst kills, where there are kills: a group waits for the dead ones' sessions.
 const KILLS_EVERY: u64 = 4;
+/// How long the churn waits for every group to read.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the groups may take to see what was written when the producers have stopped.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(90);
 
@@ -236,6 +238,13 @@ impl Phase<'_> {
 
     fn churn(&self, consumers: &mut [Consumer], stage: &Stage, random: &mut Random) -> Actions {
         let began = Instant::now();
+        while !stage.ledger.all_groups_read() && began.elapsed() < SETTLE_PATIENCE {
+            for consumer in &mut *consumers {
+                consumer.tend(stage);
+            }
+            std::thread::sleep(TICK);
+        }
+        let began = Instant::now();
         let mut actions = Actions::default();
         let mut bursts = 0;
         while stage.began.elapsed() < self.churn || bursts < LEAST_BURSTS {
@@ -259,7 +268,7 @@ impl Phase<'_> {
         number: u64,
         actions: &mut Actions,
     ) {
-        let kills = self.kills && number % KILLS_EVERY == 1;
+        let kills = self.kills && number % KILLS_EVERY == 2;
         for _ in 0..if kills { 12 } else { 4 } + random.below(6) {
             let out: Vec<usize> = (0..consumers.len())
                 .filter(|&index| consumers[index].is_out())
@@ -272,7 +281,6 @@ impl Phase<'_> {
             let held_up = Duration::from_millis(1_000 + random.below(8_000));
             let choice = random.below(4);
             let consumer = &mut consumers[chosen];
-            let killable = 3 * consumer.part.client.session_s() <= self.churn.as_secs();
             let name = consumer.part.name.clone();
             let done = if consumer.is_out() {
                 consumer.join(stage);
@@ -284,7 +292,7 @@ impl Phase<'_> {
                 consumer.hold_up(held_up);
                 actions.held_up += 1;
                 "is held up"
-            } else if kills && killable {
+            } else if kills {
                 consumer.kill();
                 actions.kills += 1;
                 "is killed"
