@@ -47,7 +47,29 @@ def assigned(consumer, partitions):
 
 
 def revoked(consumer, partitions):
+    commit()
+    for partition in partitions:
+        printed.pop(partition.partition, None)
     show({"event": "revoked", "partitions": [p.partition for p in partitions]})
+
+
+printed = {}  # the next offset of each partition, where it is not committed yet
+
+# While a rebalance is on its way a commit may be refused. It is tried again, at the latest before a
+# partition is given away; failing that its new owner reads from the last commit that was accepted.
+REBALANCED = (KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID)
+
+
+def commit():
+    if not printed:
+        return
+    try:
+        offsets = [TopicPartition(args.topic, partition, offset) for partition, offset in printed.items()]
+        consumer.commit(offsets=offsets, asynchronous=False)
+        printed.clear()
+    except KafkaException as refused:
+        if refused.args[0].code() not in REBALANCED:
+            raise
 
 
 def text(data):
@@ -64,10 +86,6 @@ def stop(*_):
 
 signal.signal(signal.SIGTERM, stop)
 signal.signal(signal.SIGINT, stop)
-
-# While another member takes the partitions over, a commit is refused: the new owner reads from the
-# last one that was accepted.
-REBALANCED = (KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID)
 
 consumer.subscribe([args.topic], on_assign=assigned, on_revoke=revoked)
 while running:
@@ -90,10 +108,6 @@ while running:
                 "headers": {name: text(value) for name, value in message.headers() or []},
             }
         )
-    if messages:
-        try:
-            consumer.commit(asynchronous=False)
-        except KafkaException as refused:
-            if refused.args[0].code() not in REBALANCED:
-                raise
+        printed[message.partition()] = message.offset() + 1
+    commit()
 consumer.close()  # leaves the group: its partitions go to the other members at once

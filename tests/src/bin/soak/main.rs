@@ -47,7 +47,7 @@ const BURST_EVERY: Duration = Duration::from_secs(3);
 /// Also where starting took long.
 const LEAST_BURSTS: u32 = 5;
 /// Every how-manieth burst kills, where there are kills: a group waits for the dead ones' sessions.
-const KILLS_EVERY: u64 = 4;
+const KILLS_EVERY: u64 = 2;
 /// How long the churn waits for every group to read.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(20);
 /// How long the groups may take to see what was written when the producers have stopped.
@@ -268,7 +268,7 @@ impl Phase<'_> {
         number: u64,
         actions: &mut Actions,
     ) {
-        let kills = self.kills && number % KILLS_EVERY == 2;
+        let kills = self.kills && number.is_multiple_of(KILLS_EVERY);
         for _ in 0..if kills { 12 } else { 4 } + random.below(6) {
             let out: Vec<usize> = (0..consumers.len())
                 .filter(|&index| consumers[index].is_out())
