@@ -32,6 +32,9 @@ const MAX_READ_AHEAD_BYTES: usize = 1024 * 1024;
 /// A buffer that grew beyond this is not kept.
 const KEEP_BYTES: usize = 256 * 1024;
 
+/// After so much in a row a connection lets others have the thread.
+const YIELD_BYTES: usize = 1024 * 1024;
+
 const LENGTH_BYTES: usize = 4;
 
 pub(super) struct Input<'a, R> {
@@ -40,6 +43,8 @@ pub(super) struct Input<'a, R> {
     /// What a buffer holds that is kept for the next request.
     kept: Option<Charge>,
     read_ahead: usize,
+    /// Read since others had the thread.
+    in_a_row: usize,
     max_request_bytes: usize,
     pub(super) budgets: &'a Arc<Budgets>,
     pub(super) progress: &'a Progress,
@@ -59,6 +64,7 @@ impl<'a, R: AsyncRead + Unpin> Input<'a, R> {
             buffer: BytesMut::new(),
             kept: None,
             read_ahead: READ_AHEAD_BYTES,
+            in_a_row: 0,
             max_request_bytes,
             budgets,
             progress,
@@ -184,6 +190,11 @@ impl<'a, R: AsyncRead + Unpin> Input<'a, R> {
         }
         self.progress.moved();
         metrics_of_connections().bytes_in.increment(read as u64);
+        self.in_a_row += read;
+        if self.in_a_row > YIELD_BYTES {
+            self.in_a_row = 0;
+            tokio::task::yield_now().await;
+        }
         Ok(())
     }
 

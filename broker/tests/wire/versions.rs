@@ -115,6 +115,32 @@ fn an_unknown_version_of_api_versions_is_answered_in_version_0() {
 }
 
 #[test]
+fn unknown_tagged_fields_are_skipped() {
+    const TAGGED: &[u8] = &[2, 99, 3, b'a', b'b', b'c', 100, 0];
+    let served = Served::start();
+    let mut client = served.connect();
+    // Metadata v12 of one topic that may not be created, with such fields in the header, in the
+    // topic and in the body.
+    let mut frame = Vec::new();
+    frame.put_slice(&[0, 3, 0, 12, 0, 0, 0, 5, 0xff, 0xff]);
+    frame.put_slice(TAGGED);
+    frame.put_u8(2);
+    frame.put_slice(&[0; 16]);
+    frame.put_slice(&[3, b'n', b'o']);
+    frame.put_slice(TAGGED);
+    frame.put_slice(&[0, 0]);
+    frame.put_slice(TAGGED);
+    client.write_frame(&frame);
+    let response = client.receive_for::<MetadataRequest>(12, 5);
+    let [topic] = &response.topics[..] else {
+        panic!("one topic: {response:?}")
+    };
+    assert_eq!(topic.error_code, 3);
+    assert_eq!(topic.name.as_ref().map(|name| name.as_str()), Some("no"));
+    served.stop();
+}
+
+#[test]
 fn a_client_software_name_that_is_none_is_refused() {
     let served = Served::start();
     let mut client = served.connect();
