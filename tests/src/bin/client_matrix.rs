@@ -14,7 +14,7 @@ use clap::Parser;
 use tests::client_matrix::client::{CLIENTS, Client};
 use tests::client_matrix::report::Report;
 use tests::client_matrix::scored::{INPUT, OUTPUT};
-use tests::client_matrix::{CASES, Setup, alone, together};
+use tests::client_matrix::{CASES, Setup, alone, static_member, together};
 use tests::{Milena, repository};
 
 /// Every Kafka client through the same cases.
@@ -71,6 +71,9 @@ fn main() -> ExitCode {
     });
     if options.full {
         for_each(&clients, options.jobs, |reader| {
+            report.case(reader.name, "static member", || {
+                static_member::run(&setup, reader)
+            });
             report.case(reader.name, "crossed", || {
                 together::crossed(&setup, reader, &clients)
             });

@@ -279,7 +279,7 @@ fn by_time(setup: &Setup, client: &Client) -> Case {
     }
     let options = ConsumerOptions {
         from_timestamp_ms: Some(ASKED_MS),
-        cooperative: false,
+        ..ConsumerOptions::default()
     };
     let consumer = client.consumer(&setup.bootstrap, &topic, &group, options)?;
     consumer.wait_for_records(4)?;

@@ -18,6 +18,8 @@ pub enum Feature {
     NullHeaders,
     /// Giving its user every record whose position it commits.
     AtLeastOnce,
+    /// Static members of a group.
+    StaticMembers,
     /// Waiting for a broker that is away.
     Reconnecting,
     /// Saying a record's time when it is written.
@@ -121,6 +123,7 @@ pub static CLIENTS: [Client; 7] = [
                 Feature::Cooperative,
                 "kafkajs has no cooperative-sticky assignor",
             ),
+            (Feature::StaticMembers, "kafkajs has no static members"),
             (
                 Feature::NullHeaders,
                 "kafkajs can't send a header whose value is null; it reads one that librdkafka sent",
@@ -138,11 +141,13 @@ pub static CLIENTS: [Client; 7] = [
 
 /// What a consumer is started with beside topic and group.
 #[derive(Clone, Copy, Default)]
-pub struct ConsumerOptions {
+pub struct ConsumerOptions<'a> {
     /// Starts at this time.
     pub from_timestamp_ms: Option<i64>,
     /// With the cooperative-sticky assignor in place of range.
     pub cooperative: bool,
+    /// As this static member.
+    pub instance_id: Option<&'a str>,
 }
 
 impl Client {
@@ -214,7 +219,7 @@ impl Client {
         bootstrap: &str,
         topic: &str,
         group: &str,
-        options: ConsumerOptions,
+        options: ConsumerOptions<'_>,
     ) -> Result<Program, String> {
         if self.folder.is_none() {
             return kcat::consumer(bootstrap, topic, group, options);
@@ -223,6 +228,9 @@ impl Client {
         command.args([bootstrap, topic, group]);
         if let Some(timestamp_ms) = options.from_timestamp_ms {
             command.args(["--from-timestamp", &timestamp_ms.to_string()]);
+        }
+        if let Some(instance_id) = options.instance_id {
+            command.args(["--instance-id", instance_id]);
         }
         if options.cooperative {
             command.args(["--assignor", "cooperative-sticky"]);

@@ -67,7 +67,7 @@ pub fn consumer(
     bootstrap: &str,
     topic: &str,
     group: &str,
-    options: ConsumerOptions,
+    options: ConsumerOptions<'_>,
 ) -> Result<Program, String> {
     let mut command = Command::new("kcat");
     command.args([
@@ -82,6 +82,9 @@ pub fn consumer(
         command.args(["-X", "partition.assignment.strategy=cooperative-sticky"]);
     } else {
         command.args(["-X", "partition.assignment.strategy=range"]);
+    }
+    if let Some(instance_id) = options.instance_id {
+        command.args(["-X", &format!("group.instance.id={instance_id}")]);
     }
     match options.from_timestamp_ms {
         Some(timestamp_ms) => command.args(["-C", "-t", topic, "-o", &format!("s@{timestamp_ms}")]),

@@ -15,6 +15,7 @@ pub mod record;
 mod reference;
 pub mod report;
 pub mod scored;
+pub mod static_member;
 pub mod together;
 
 use std::path::PathBuf;
@@ -22,12 +23,13 @@ use std::path::PathBuf;
 use client::Client;
 
 /// Every case, in the order of the table's columns.
-pub const CASES: [&str; 18] = [
+pub const CASES: [&str; 19] = [
     "produce",
     "group",
     "restart",
     "rebalance",
     "cooperative",
+    "static member",
     "none",
     "gzip",
     "snappy",

@@ -36,6 +36,8 @@ pub struct Said {
     pub written: Vec<(i32, i64)>,
     /// The partitions that it has now.
     pub assigned: BTreeSet<i32>,
+    /// How often its partitions were given or taken.
+    pub changes: usize,
     /// Lines that are no events.
     pub other: Vec<String>,
     open_outputs: usize,
@@ -45,12 +47,14 @@ impl Said {
     fn take(&mut self, event: Event, incremental: bool) {
         match event {
             Event::Assigned(partitions) => {
+                self.changes += 1;
                 if !incremental {
                     self.assigned.clear();
                 }
                 self.assigned.extend(partitions);
             }
             Event::Revoked(partitions) => {
+                self.changes += 1;
                 self.assigned.retain(|p| !partitions.contains(p));
             }
             Event::Read(read) => self.read.push(read),
@@ -160,7 +164,9 @@ impl Program {
                     self.what_else_it_said()
                 ));
             }
-            let waited = self.shared.changed.wait_timeout(said, left);
+            // `done` may look at another program too, which does not wake this one.
+            let look_again = left.min(Duration::from_millis(50));
+            let waited = self.shared.changed.wait_timeout(said, look_again);
             said = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
