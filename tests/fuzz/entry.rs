@@ -173,7 +173,7 @@ impl AsyncRead for Pieces<'_> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.pending = !self.pending;
-        if self.pending && self.size % 2 == 0 {
+        if self.pending && self.size.is_multiple_of(2) {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
