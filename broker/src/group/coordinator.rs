@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use kafka_protocol::ResponseError;
+use storage::Offset;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -66,6 +67,8 @@ pub(super) struct Slot {
     pub(super) offsets: Offsets,
     /// Wall clock, milliseconds: when the machine came to its state, where that is known.
     pub(super) state_since_ms: Option<i64>,
+    /// Where the last record about the group stands that was written since the start.
+    pub(super) record_at: Option<Offset>,
     /// Commits that are appended and not durable yet.
     pub(super) commits_under_way: usize,
     joins: HashMap<Ticket, oneshot::Sender<JoinAnswer>>,
@@ -397,6 +400,7 @@ impl GroupCoordinator {
                 Effect::WakeAt(at) => self.wake(at, group),
                 Effect::Store(record, then) => match self.write_group(group, slot, record) {
                     Ok(written) => {
+                        slot.record_at = Some(written.offsets.start);
                         let stored = Arc::clone(self).stored(group.to_owned(), then, written);
                         tokio::spawn(stored);
                     }
@@ -445,6 +449,7 @@ impl Slot {
             machine,
             offsets,
             state_since_ms: None,
+            record_at: None,
             commits_under_way: 0,
             joins: HashMap::new(),
             syncs: HashMap::new(),

@@ -22,8 +22,8 @@ use super::records::Key;
 struct Removal {
     /// In the order of the tombstones.
     partitions: Vec<(String, i32)>,
-    /// The group's record, where it is removed too.
-    record_id: Option<u64>,
+    /// The group's record is removed too, by the last tombstone.
+    whole: bool,
     written: Written,
 }
 
@@ -115,7 +115,7 @@ impl GroupCoordinator {
             let Some(Ok(Some(removal))) = removal else {
                 continue;
             };
-            let (offsets, whole) = (removal.partitions.len(), removal.record_id.is_some());
+            let (offsets, whole) = (removal.partitions.len(), removal.whole);
             // A failure is logged; what is not gone is tried again next time.
             if self.removed(&group, removal).await.is_ok() {
                 metrics::counter!("milena_group_offsets_expired_total").increment(offsets as u64);
@@ -133,8 +133,8 @@ impl GroupCoordinator {
         partitions: Vec<(String, i32)>,
         whole: bool,
     ) -> Result<Option<Removal>, ResponseError> {
-        let record_id = slot.machine.record_id().filter(|_| whole);
-        if partitions.is_empty() && record_id.is_none() {
+        let whole = whole && slot.machine.has_record();
+        if partitions.is_empty() && !whole {
             return Ok(None);
         }
         let append = || -> Result<Written, GroupError> {
@@ -147,7 +147,7 @@ impl GroupCoordinator {
                 };
                 records.push((key.encode()?, None));
             }
-            if record_id.is_some() {
+            if whole {
                 let group = group.to_owned();
                 records.push((Key::Group { group }.encode()?, None));
             }
@@ -156,7 +156,7 @@ impl GroupCoordinator {
         match append() {
             Ok(written) => Ok(Some(Removal {
                 partitions,
-                record_id,
+                whole,
                 written,
             })),
             Err(error) => {
@@ -185,6 +185,7 @@ impl GroupCoordinator {
 
     async fn removed(self: &Arc<Self>, group: &str, removal: Removal) -> Result<(), ResponseError> {
         let offsets = removal.written.offsets.clone();
+        let end = offsets.end;
         removal.written.wait().await.map_err(|error| {
             tracing::error!(group, %error, "the removal of a group's records is not durable");
             error.code()
@@ -193,8 +194,9 @@ impl GroupCoordinator {
             for ((topic, partition), at) in removal.partitions.iter().zip(offsets) {
                 slot.offsets.remove_before(topic, *partition, at);
             }
-            if let Some(record_id) = removal.record_id {
-                slot.machine.record_removed(record_id);
+            let is_last = slot.record_at.is_none_or(|record_at| record_at < end);
+            if removal.whole && is_last {
+                slot.machine.record_removed();
             }
             slot.settle_offsets();
         });

@@ -67,6 +67,7 @@ impl World {
                 self.note(|_| format!("client {client} starts"));
                 self.start_join(client);
             }
+            Timer::Freed => at.is_stuck = false,
             Timer::Rejoin if at.phase == Phase::Idle => self.start_join(client),
             Timer::TimedOut(id) if at.waits_for == id => match at.phase {
                 Phase::Joining | Phase::Syncing => self.start_join(client),
@@ -199,6 +200,8 @@ impl World {
                 if at.phase == Phase::Stable && self.random.chance(self.faults.stuck) {
                     self.promises.totals.stuck += 1;
                     self.clients[client].is_stuck = true;
+                    // A static member that is alive is waited for, as in Kafka.
+                    self.after(STUCK_MS, client, Timer::Freed);
                 } else {
                     self.start_join(client);
                 }

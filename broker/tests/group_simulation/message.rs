@@ -64,6 +64,8 @@ pub enum Timer {
     /// The answer to this request has not come.
     TimedOut(u64),
     Heartbeat(i32),
+    /// It rejoins at last.
+    Freed,
 }
 
 /// A request, short.

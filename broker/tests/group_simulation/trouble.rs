@@ -54,10 +54,9 @@ impl World {
 
     /// An administrator deletes the group.
     pub fn delete(&mut self) {
-        let record_id = self.group.record_id();
-        if let (State::Empty, Some(record_id)) = (self.group.state(), record_id) {
+        if self.group.state() == State::Empty && self.group.has_record() {
             self.note(|_| "the group is deleted".to_owned());
-            self.append(None, Then::Removed(record_id), false);
+            self.append(None, Then::Removed, false);
         }
     }
 

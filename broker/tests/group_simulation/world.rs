@@ -73,8 +73,8 @@ pub struct Write {
 
 pub enum Then {
     Machine(Stored),
-    /// The group is deleted, with this record.
-    Removed(u64),
+    /// The group is deleted.
+    Removed,
 }
 
 /// Who waits for a ticket.

@@ -167,8 +167,8 @@ impl SyncAnswer {
 pub enum Stored {
     /// The assignment of a generation.
     Assignment {
-        /// The generation.
-        generation: i32,
+        /// The leader's sync that it came with.
+        ticket: Ticket,
     },
     /// A static member's new id in a stable group.
     StaticMember {
@@ -308,13 +308,11 @@ pub struct Group {
     unsynced: BTreeSet<String>,
     unsynced_deadline: Option<Millis>,
     join_timer: Option<JoinTimer>,
-    /// The leader's assignment while it is being stored.
-    assignments: Option<BTreeMap<String, Bytes>>,
+    /// The leader's assignment while it is being stored, and the sync that it came with.
+    assignments: Option<(Ticket, BTreeMap<String, Bytes>)>,
     wake_at: Option<Millis>,
     /// A record about the group was stored, or is being stored.
     has_record: bool,
-    /// How many were.
-    records: u64,
 }
 
 impl Group {
@@ -338,7 +336,6 @@ impl Group {
             assignments: None,
             wake_at: None,
             has_record: false,
-            records: 0,
         }
     }
 
@@ -428,9 +425,9 @@ impl Group {
         self.state == State::Empty && !self.has_record && self.pending.is_empty()
     }
 
-    /// Names the last record that was stored about the group, or is being stored.
-    pub fn record_id(&self) -> Option<u64> {
-        self.has_record.then_some(self.records)
+    /// A record about the group was stored, or is being stored.
+    pub fn has_record(&self) -> bool {
+        self.has_record
     }
 
     /// How many ids are given out and not used yet.
@@ -438,10 +435,10 @@ impl Group {
         self.pending.len()
     }
 
-    /// The group's record was removed from the log. Nothing happens where the group has gone on
-    /// since: then there is another record, or will be.
-    pub fn record_removed(&mut self, record_id: u64) {
-        if self.state == State::Empty && self.record_id() == Some(record_id) {
+    /// The group's last record was removed from the log. A group that has members again since will
+    /// have another, and goes on.
+    pub fn record_removed(&mut self) {
+        if self.state == State::Empty {
             self.has_record = false;
             self.generation = 0;
             self.protocol_type = None;
@@ -483,7 +480,6 @@ impl Group {
 
     fn store(&mut self, record: GroupMetadataValue, then: Stored, effects: &mut Vec<Effect>) {
         self.has_record = true;
-        self.records += 1;
         effects.push(Effect::Store(record, then));
     }
 

@@ -50,11 +50,10 @@ impl Group {
         if self.leader.as_deref() == Some(&request.member_id) && self.assignments.is_none() {
             let mut given: BTreeMap<String, Bytes> = request.assignments.into_iter().collect();
             given.retain(|member_id, _| self.members.contains_key(member_id));
-            let then = Stored::Assignment {
-                generation: self.generation,
-            };
+            let ticket = request.ticket;
+            let then = Stored::Assignment { ticket };
             self.store(self.record(Some(&given)), then, effects);
-            self.assignments = Some(given);
+            self.assignments = Some((ticket, given));
         }
     }
 
@@ -88,9 +87,10 @@ impl Group {
         effects: &mut Vec<Effect>,
     ) {
         match then {
-            Stored::Assignment { generation } => {
+            Stored::Assignment { ticket } => {
                 // A rebalance that began meanwhile has answered everybody.
-                if self.state == State::CompletingRebalance && self.generation == generation {
+                let waits = self.assignments.as_ref().map(|(ticket, _)| *ticket);
+                if self.state == State::CompletingRebalance && waits == Some(ticket) {
                     match result {
                         Ok(()) => self.hand_out_assignments(now, effects),
                         Err(error) => {
@@ -106,7 +106,7 @@ impl Group {
     }
 
     fn hand_out_assignments(&mut self, now: Millis, effects: &mut Vec<Effect>) {
-        let Some(mut assignments) = self.assignments.take() else {
+        let Some((_, mut assignments)) = self.assignments.take() else {
             return;
         };
         self.state = State::Stable;

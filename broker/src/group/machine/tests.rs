@@ -757,19 +757,37 @@ fn a_restored_group_that_is_too_large_rebalances() {
 }
 
 #[test]
-fn a_record_that_is_removed_late_does_not_take_the_next_one_with_it() {
+fn a_group_whose_record_is_removed_begins_anew_unless_it_has_members() {
     let mut sim = Sim::new();
-    let empty = |sim: &mut Sim| {
-        let join = sim.join("");
-        sim.pass(2 * DELAY);
-        let id = sim.joined(join).member_id.clone();
-        assert_eq!(sim.leave(&id), Ok(()));
-        sim.group.record_id().unwrap()
-    };
-    let first = empty(&mut sim);
-    sim.group.record_removed(first);
+    let (a, b, generation) = sim.stable_pair();
+    sim.group.record_removed();
+    assert_eq!(sim.heartbeat(&a, generation), Ok(()));
+    for id in [&a, &b] {
+        assert_eq!(sim.leave(id), Ok(()));
+    }
+    sim.pass(REBALANCE);
+    assert!(sim.group.has_record());
+    sim.group.record_removed();
     assert!(sim.group.is_unused());
-    let second = empty(&mut sim);
-    sim.group.record_removed(first);
-    assert_eq!(sim.group.record_id(), Some(second));
+    assert_eq!(sim.group.generation(), 0);
+}
+
+#[test]
+fn an_assignment_of_an_earlier_group_of_that_name_answers_nobody() {
+    let mut sim = Sim::new();
+    sim.hold_writes = true;
+    let join = sim.join("");
+    sim.pass(2 * DELAY);
+    let id = sim.joined(join).member_id.clone();
+    sim.sync(&id, 1, &[(&id, "old")]);
+    let early = sim.held.remove(0);
+    assert_eq!(sim.leave(&id), Ok(()));
+    sim.group.record_removed();
+    let join = sim.join("");
+    sim.pass(2 * DELAY);
+    let id = sim.joined(join).member_id.clone();
+    assert_eq!(sim.joined(join).generation, 1, "the same once more");
+    let sync = sim.sync(&id, 1, &[(&id, "new")]);
+    sim.step(|group, now, effects| group.stored(now, early, Ok(()), effects));
+    assert!(!sim.syncs.contains_key(&sync), "it is not stored yet");
 }
