@@ -5,7 +5,7 @@
 //! - Nobody waits for ever: when a budget is used up, one charge of each lane at a time may go beyond
 //!   it, and goes to its end. Requests that hold each other up by each having half of what they need
 //!   are let through one by one. And the connections that hold memory without getting on are
-//!   closed while others wait ([`Budget::is_exhausted`]; `connection::watchdog` has the bounds).
+//!   closed while others wait ([`Budget::is_exhausted`]; `connection::progress` has the bounds).
 //! - Requests of more than [`LARGE_BYTES`] are a lane of their own, and have three quarters of the
 //!   budget: however many of them are stuck, smaller ones have the rest.
 //!

@@ -22,17 +22,52 @@ pub(super) fn refusal(code: ResponseError, message: impl Into<String>) -> Refusa
     (code, message.into())
 }
 
-/// How often each resource is in a request.
-pub(super) fn times_named(resources: impl Iterator<Item = Resource>) -> HashMap<Resource, u32> {
-    let mut times = HashMap::new();
-    for resource in resources {
-        *times.entry(resource).or_default() += 1;
+/// What became of one resource.
+pub(super) struct Altered {
+    pub(super) resource: Resource,
+    pub(super) code: i16,
+    pub(super) message: Option<StrBytes>,
+}
+
+/// Changes each resource of a request on its own; one that is in it twice fails, once.
+pub(super) async fn alter_each<R>(
+    broker: &Broker,
+    asked: Vec<R>,
+    resource_of: fn(&R) -> Resource,
+    change_of: fn(R) -> Result<ConfigChange, Refusal>,
+    validate_only: bool,
+) -> Vec<Altered> {
+    let mut times_named: HashMap<Resource, u32> = HashMap::new();
+    for resource in asked.iter().map(resource_of) {
+        *times_named.entry(resource).or_default() += 1;
     }
-    times
+    let mut altered = Vec::with_capacity(times_named.len());
+    for asked in asked {
+        let resource = resource_of(&asked);
+        // Nothing is left of a resource whose failure was reported already.
+        let Some(times) = times_named.remove(&resource) else {
+            continue;
+        };
+        let change = check_once(&resource, times).and_then(|()| change_of(asked));
+        let result = match change {
+            Ok(change) => alter(broker, &resource, change, validate_only).await,
+            Err(refusal) => Err(refusal),
+        };
+        let (code, message) = match result {
+            Ok(()) => (0, None),
+            Err((code, message)) => (code.code(), Some(StrBytes::from_string(message))),
+        };
+        altered.push(Altered {
+            resource,
+            code,
+            message,
+        });
+    }
+    altered
 }
 
 /// A resource may be in a request once.
-pub(super) fn check_once(resource: &Resource, times: u32) -> Result<(), Refusal> {
+fn check_once(resource: &Resource, times: u32) -> Result<(), Refusal> {
     if times == 1 {
         return Ok(());
     }
@@ -58,7 +93,7 @@ pub(super) fn by_name<V>(
 }
 
 /// Changes the configs of a resource.
-pub(super) async fn alter(
+async fn alter(
     broker: &Broker,
     (resource_type, name): &Resource,
     change: ConfigChange,
