@@ -32,8 +32,9 @@ const MAX_READ_AHEAD_BYTES: usize = 1024 * 1024;
 /// A buffer that grew beyond this is not kept.
 const KEEP_BYTES: usize = 256 * 1024;
 
-/// After so much in a row a connection lets others have the thread.
-const YIELD_BYTES: usize = 1024 * 1024;
+/// After so much in a row, some milliseconds of copying, a connection lets others have the thread. It
+/// may go on on another one, with cold caches.
+const YIELD_BYTES: usize = 8 * 1024 * 1024;
 
 const LENGTH_BYTES: usize = 4;
 
