@@ -213,7 +213,8 @@ where
     match tokio::time::timeout(limits.drain, writing).await {
         Ok(Ok(())) => why,
         Ok(Err(closed)) => closed,
-        Err(_) if why.is_ordinary() => Closed::Drain(limits.drain),
+        // A client that has gone waits for nothing.
+        Err(_) if matches!(why, Closed::Shutdown) => Closed::Drain(limits.drain),
         Err(_) => why,
     }
 }

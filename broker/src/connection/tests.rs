@@ -491,3 +491,12 @@ fn an_idle_connections_task_is_small() {
     // Every handler's future has its place in it. One that needs more goes on the heap.
     assert!(bytes <= 5 * 1024, "{bytes} bytes");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_before_its_answer_is_ready_closes_as_any_other() {
+    let mut client = connect();
+    client.send(b"l").await;
+    client.handled(1).await;
+    client.stream.shutdown().await.expect("it is open");
+    assert!(matches!(client.connection.await, Ok(Closed::ByClient)));
+}
