@@ -82,6 +82,7 @@ fn the_tests_that_it_names_exist() {
             }
         }
     }
+    assert!(named > 0, "the table of behaviours is not there");
     assert!(
         missing.is_empty(),
         "of {named} tests these are missing: {missing:#?}"
