@@ -107,6 +107,12 @@ pub fn read_full_at(file: &dyn File, buf: &mut [u8], position: u64) -> io::Resul
     Ok(filled)
 }
 
+/// The process, or the system, has no more handles for open files: a call that opens something has
+/// failed with it, and has done nothing else.
+pub fn is_out_of_handles(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
 /// The machine's own file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;

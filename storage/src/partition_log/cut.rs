@@ -1,11 +1,12 @@
 //! Cutting the end of a log off: an append that failed half way, or a hidden tail.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::{PartitionLog, Writer};
 use crate::error::{Error, Result};
 use crate::segment::{Segment, SegmentWriter};
-use crate::{Offset, checkpoint};
+use crate::{Offset, disk};
 
 impl PartitionLog {
     /// Cuts everything at and above `end` off, which is where a batch begins, or the log's end, and
@@ -49,10 +50,13 @@ impl PartitionLog {
                     .map_err(|error| Error::io("remove", &path, &error))?;
             }
             self.snapshots.remove_above(end)?;
-            shared
-                .disk
-                .sync_dir(&shared.dir)
-                .map_err(|error| Error::io("sync", &shared.dir, &error))?;
+            match shared.disk.sync_dir(&shared.dir) {
+                // The next sync does it, before anything that comes after is acknowledged.
+                Err(error) if disk::is_out_of_handles(&error) => {
+                    shared.dir_dirty.store(true, Ordering::Release);
+                }
+                synced => synced.map_err(|error| Error::io("sync", &shared.dir, &error))?,
+            }
             let now_ms = shared.clock.now_ms();
             let (tail, _) = last
                 .load_tail()?
@@ -66,12 +70,12 @@ impl PartitionLog {
                 self.snapshots
                     .restore(&segments, end, shared.clock.now_ms(), false)?;
         }
-        let mut epochs = self.epochs.write().unwrap_or_else(PoisonError::into_inner);
-        epochs.truncate(end);
-        if epochs.unwritten() {
-            checkpoint::write_leader_epochs(shared.disk.as_ref(), &shared.dir, epochs.entries())?;
-            epochs.set_written();
-        }
+        // Written before the next append, as a new one: on a full disk there may be no room for it now,
+        // and a start cuts off epochs beyond the end.
+        self.epochs
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .truncate(end);
         Ok(())
     }
 }

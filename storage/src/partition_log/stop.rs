@@ -122,6 +122,9 @@ impl PartitionLog {
             let follows = segments.get(index + 1).map(|next| next.base_offset());
             if segment.base_offset() < end && follows.is_none_or(|next| next >= from) {
                 segment.sync_indexes()?;
+                if follows.is_some() {
+                    segment.close_indexes();
+                }
             }
         }
         Ok(())

@@ -5,19 +5,21 @@
 //! `synced_offset` to the log end that it saw *before* it began, and wakes whom that satisfies.
 //!
 //! A failed sync is final: the kernel may have dropped the pages that it could not write, so a
-//! second sync that succeeds would prove nothing.
+//! second sync that succeeds would prove nothing. Where the system has no handle left to open a
+//! file with, no sync was tried, and waiters wait until there is one.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 use super::{Offsets, Visibility};
 use crate::Offset;
 use crate::clock::Clock;
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::error::{Error, Result};
 use crate::segment::Segment;
 
@@ -27,6 +29,26 @@ pub(crate) type Segments = Arc<[Arc<Segment>]>;
 /// The lock, whoever panicked with it: what it guards is consistent between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long a sync waits for the system to have a handle for its file again.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// Why something is not on the device.
+enum Unsynced {
+    /// A file, or the folder, could not be opened: everything is as it was.
+    NotTried(Error),
+    /// The sync failed, and that is final.
+    Failed(Error),
+}
+
+fn unsynced(call: &'static str, path: &Path, error: &std::io::Error) -> Unsynced {
+    let failed = Error::io(call, path, error);
+    if disk::is_out_of_handles(error) {
+        Unsynced::NotTried(failed)
+    } else {
+        Unsynced::Failed(failed)
+    }
 }
 
 /// The shared part of one partition's log.
@@ -58,6 +80,8 @@ struct Commit {
     waiters: Vec<Waiter>,
     /// In the queue, or a sync thread is at it.
     scheduled: bool,
+    /// The last turn of a sync thread found no handle to open a file with.
+    held_up: bool,
     /// How often the log's end was cut off. What a sync saw before a cut says nothing about what
     /// was appended after it.
     cuts: u64,
@@ -234,6 +258,8 @@ impl Shared {
     }
 
     /// Blocking. Puts everything appended so far on the device, and returns the end of that.
+    /// [`Error::Io`] where a file could not be opened for it: then nothing has failed, and waiters
+    /// wait on.
     pub fn sync(&self) -> Result<Offset> {
         let _turn = lock(&self.turn);
         self.check_exists()?;
@@ -243,8 +269,11 @@ impl Shared {
             (self.offsets(), commit.cuts)
         };
         let end = before.log_end_offset;
-        if let Err(error) = self.sync_files(before.synced_offset, end) {
-            return Err(self.fail(&error));
+        if let Err(unsynced) = self.sync_files(before.synced_offset, end) {
+            return Err(match unsynced {
+                Unsynced::NotTried(error) => error,
+                Unsynced::Failed(error) => self.fail(&error),
+            });
         }
         let satisfied = {
             let mut commit = lock(&self.commit);
@@ -273,31 +302,43 @@ impl Shared {
         action()
     }
 
-    fn sync_files(&self, synced: Offset, end: Offset) -> Result<()> {
+    fn sync_files(&self, synced: Offset, end: Offset) -> Result<(), Unsynced> {
         let segments = self.segments();
         for (index, segment) in segments.iter().enumerate() {
-            let next = segments
-                .get(index + 1)
-                .map_or(end, |next| next.base_offset());
+            let follows = segments.get(index + 1);
+            let next = follows.map_or(end, |next| next.base_offset());
             if segment.base_offset() < end && next > synced {
-                segment.sync()?;
+                self.sync_segment(segment)?;
+                if follows.is_some() {
+                    segment.close_log();
+                }
             }
         }
         // Files before names: a name that is durable leads to bytes that are.
         if self.dir_dirty.swap(false, Ordering::AcqRel) {
-            self.sync_dirs()?;
+            self.sync_dirs().inspect_err(|unsynced| {
+                if matches!(unsynced, Unsynced::NotTried(_)) {
+                    self.dir_dirty.store(true, Ordering::Release);
+                }
+            })?;
         }
         Ok(())
     }
 
-    fn sync_dirs(&self) -> Result<()> {
+    fn sync_segment(&self, segment: &Segment) -> Result<(), Unsynced> {
+        let failed = |call, error| unsynced(call, segment.path(), &error);
+        let file = segment.log_file().map_err(|error| failed("open", error))?;
+        file.sync().map_err(|error| failed("sync", error))
+    }
+
+    fn sync_dirs(&self) -> Result<(), Unsynced> {
         for dir in [Some(self.dir.as_path()), self.dir.parent()]
             .into_iter()
             .flatten()
         {
             self.disk
                 .sync_dir(dir)
-                .map_err(|error| Error::io("sync", dir, &error))?;
+                .map_err(|error| unsynced("sync", dir, &error))?;
         }
         Ok(())
     }
@@ -329,7 +370,19 @@ impl Shared {
     /// One turn of a sync thread. True where waiters have gathered for another.
     fn commit_once(&self) -> bool {
         // A failure has told the waiters, and is logged where it happened.
-        let _ = self.sync();
+        let out_of_handles = match self.sync() {
+            Err(error @ Error::Io { .. }) => Some(error),
+            Ok(_) | Err(_) => None,
+        };
+        let held_up = out_of_handles.is_some();
+        let was_held_up = std::mem::replace(&mut lock(&self.commit).held_up, held_up);
+        if let Some(error) = out_of_handles {
+            if !was_held_up {
+                let (topic, partition) = (&self.topic, self.partition);
+                tracing::error!(topic, partition, %error, "syncs wait until a file can be opened");
+            }
+            std::thread::sleep(RETRY_AFTER);
+        }
         let mut commit = lock(&self.commit);
         commit.scheduled = !commit.waiters.is_empty();
         commit.scheduled

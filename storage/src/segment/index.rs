@@ -168,6 +168,16 @@ impl<E: Entry> Index<E> {
         Ok(())
     }
 
+    /// As [`MappedFile::close`].
+    pub fn close(&self) {
+        self.file.close();
+    }
+
+    /// As [`MappedFile::reopen`].
+    pub fn reopen(&self) {
+        self.file.reopen();
+    }
+
     /// Puts the entries on the device.
     pub fn sync(&self) -> Result<()> {
         self.file.sync()

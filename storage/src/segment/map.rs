@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use memmap2::{Advice, MmapRaw};
@@ -50,8 +50,19 @@ impl From<Error> for Miss {
 pub(crate) struct MappedFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    file: OnceLock<Arc<dyn File>>,
+    handle: Mutex<Handle>,
     map: Mutex<Option<Arc<MmapRaw>>>,
+}
+
+/// What is open of a file. There may be many files that are only read now and then, and systems
+/// have a limit of open files.
+#[derive(Debug)]
+enum Handle {
+    /// Nothing yet; what is opened stays open.
+    Unopened,
+    Open(Arc<dyn File>),
+    /// Nothing, and what is opened is closed after its use.
+    Closed,
 }
 
 impl MappedFile {
@@ -60,7 +71,7 @@ impl MappedFile {
         Self {
             disk,
             path,
-            file: OnceLock::new(),
+            handle: Mutex::new(Handle::Unopened),
             map: Mutex::new(None),
         }
     }
@@ -80,7 +91,7 @@ impl MappedFile {
         Ok(Self {
             disk,
             path,
-            file: OnceLock::from(file),
+            handle: Mutex::new(Handle::Open(file)),
             map: Mutex::new(None),
         })
     }
@@ -90,18 +101,44 @@ impl MappedFile {
     }
 
     /// The open file.
-    pub fn file(&self) -> Result<&Arc<dyn File>> {
-        if let Some(file) = self.file.get() {
-            return Ok(file);
-        }
-        let opened = self.open()?;
-        Ok(self.file.get_or_init(|| opened))
+    pub fn file(&self) -> Result<Arc<dyn File>> {
+        self.open_file().map_err(|error| self.io("open", &error))
     }
 
-    fn open(&self) -> Result<Arc<dyn File>> {
-        self.disk
-            .open(&self.path, false)
-            .map_err(|error| self.io("open", &error))
+    /// The same, with the system's own error.
+    pub fn open_file(&self) -> std::io::Result<Arc<dyn File>> {
+        let mut handle = self.handle();
+        match &*handle {
+            Handle::Open(file) => Ok(Arc::clone(file)),
+            Handle::Closed => self.open(),
+            Handle::Unopened => {
+                let file = self.open()?;
+                *handle = Handle::Open(Arc::clone(&file));
+                Ok(file)
+            }
+        }
+    }
+
+    /// Keeps no handle from now on. Only after a sync: a device that can't keep what was written
+    /// says so to those who had the file open.
+    pub fn close(&self) {
+        *self.handle() = Handle::Closed;
+    }
+
+    /// Keeps the handle that is opened next.
+    pub fn reopen(&self) {
+        let mut handle = self.handle();
+        if matches!(*handle, Handle::Closed) {
+            *handle = Handle::Unopened;
+        }
+    }
+
+    fn handle(&self) -> MutexGuard<'_, Handle> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open(&self) -> std::io::Result<Arc<dyn File>> {
+        self.disk.open(&self.path, false)
     }
 
     /// An error of a call on this file.
@@ -141,9 +178,13 @@ impl MappedFile {
             });
         }
         // A map needs no open file, and there may be many closed segments that are only read.
-        let file = match self.file.get() {
-            Some(file) => Arc::clone(file),
-            None => self.open()?,
+        let open = match &*self.handle() {
+            Handle::Open(file) => Some(Arc::clone(file)),
+            Handle::Unopened | Handle::Closed => None,
+        };
+        let file = match open {
+            Some(file) => file,
+            None => self.open().map_err(|error| self.io("open", &error))?,
         };
         // One that has grown out of its map will grow on.
         let grown = if slot.is_some() {

@@ -31,7 +31,7 @@ pub(crate) use tail::Tail;
 pub(crate) use walk::{Found, Walk, Wanted};
 pub(crate) use writer::SegmentWriter;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, File};
 use crate::error::{Error, Result};
 use crate::{LogConfig, Offset};
 
@@ -194,9 +194,27 @@ impl Segment {
             .map(|suffix| self.path().with_extension(suffix))
     }
 
-    /// Puts the batches on the device.
-    pub fn sync(&self) -> Result<()> {
-        self.log.sync()
+    /// The open file of batches, to put them on the device.
+    pub fn log_file(&self) -> std::io::Result<Arc<dyn File>> {
+        self.log.open_file()
+    }
+
+    /// Keeps the file of batches open no longer: it is on the device, and has all it will have.
+    pub fn close_log(&self) {
+        self.log.close();
+    }
+
+    /// The same of the indexes.
+    pub fn close_indexes(&self) {
+        self.offset_index.close();
+        self.time_index.close();
+    }
+
+    /// The segment is written to again.
+    pub fn reopen(&self) {
+        self.log.reopen();
+        self.offset_index.reopen();
+        self.time_index.reopen();
     }
 
     /// Puts the indexes on the device.

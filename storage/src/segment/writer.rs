@@ -39,6 +39,7 @@ impl SegmentWriter {
 
     /// A segment that exists, with what its batches have come to.
     pub fn over(segment: Arc<Segment>, tail: Tail, now_ms: i64) -> Self {
+        segment.reopen();
         Self {
             segment,
             tail,
