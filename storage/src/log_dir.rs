@@ -375,6 +375,15 @@ impl LogDir {
             .copied()
     }
 
+    /// The open partitions that are read-only until the process is restarted.
+    pub fn read_only_partitions(&self) -> Vec<(String, i32)> {
+        lock(&self.logs)
+            .iter()
+            .filter(|(_, log)| log.read_only().is_some())
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
     fn open_now(&self) -> Vec<(Key, Arc<PartitionLog>)> {
         lock(&self.logs)
             .iter()

@@ -86,6 +86,7 @@ pub struct Milena {
     child: Option<Child>,
     starts: usize,
     open_files: Option<u64>,
+    environment: Vec<(String, String)>,
 }
 
 impl Milena {
@@ -123,12 +124,19 @@ impl Milena {
             child: None,
             starts: 0,
             open_files: None,
+            environment: Vec::new(),
         }
     }
 
     /// The next start may have so many files open, and can't raise that.
     pub fn limit_open_files(&mut self, files: u64) {
         self.open_files = Some(files);
+    }
+
+    /// The next starts have these environment variables, and no others beside the test's own.
+    pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
+        let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
+        self.environment = variables.iter().map(owned).collect();
     }
 
     /// Starts it (again) and waits until it answers.
@@ -148,6 +156,7 @@ impl Milena {
             .arg(self.dir.path().join("milena.toml"))
             .current_dir(repository())
             .env("MILENA_LOG", "info")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log file"))
             .stderr(log);
@@ -256,7 +265,7 @@ impl Milena {
         self.http_port
     }
 
-    /// The value of a metric that has no labels, from `/metrics`.
+    /// The value of a metric, named with its labels where it has some, from `/metrics`.
     pub fn metric(&self, name: &str) -> f64 {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http_port)).expect("http");
         stream

@@ -240,6 +240,11 @@ impl Catalog {
         self.inner.log_dir.path()
     }
 
+    /// The partitions that are read-only until a restart, the catalog's own log among them.
+    pub fn read_only_partitions(&self) -> Vec<(String, i32)> {
+        self.inner.log_dir.read_only_partitions()
+    }
+
     /// Blocking. Deletes records of partitions up to where each is told; see
     /// [`LogDir::delete_records`].
     pub fn delete_records(

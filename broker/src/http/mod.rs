@@ -81,6 +81,7 @@ async fn metrics(State(broker): State<Arc<Broker>>) -> impl IntoResponse {
     let mut text = recorder().map(PrometheusHandle::render).unwrap_or_default();
     memory(&broker, &mut text);
     partitions(&broker, &mut text);
+    read_only(&broker, &mut text);
     (
         [(
             header::CONTENT_TYPE,
@@ -101,6 +102,23 @@ fn memory(broker: &Broker, text: &mut String) {
             text,
             "# TYPE milena_{name}_memory_bytes gauge\nmilena_{name}_memory_bytes {}",
             budget.used()
+        );
+    }
+}
+
+/// The partitions that nothing is written to any more because a sync failed: how many, and which.
+fn read_only(broker: &Broker, text: &mut String) {
+    let partitions = broker.catalog.read_only_partitions();
+    let _ = writeln!(
+        text,
+        "# TYPE milena_read_only_partitions gauge\nmilena_read_only_partitions {}\n\
+         # TYPE milena_partition_read_only gauge",
+        partitions.len()
+    );
+    for (topic, partition) in partitions {
+        let _ = writeln!(
+            text,
+            "milena_partition_read_only{{topic=\"{topic}\",partition=\"{partition}\"}} 1"
         );
     }
 }

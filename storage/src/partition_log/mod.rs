@@ -244,6 +244,12 @@ impl PartitionLog {
             .sum()
     }
 
+    /// Why nothing is written here until the process is restarted: a sync, or cutting back what a
+    /// write left, has failed. What is visible stays readable.
+    pub fn read_only(&self) -> Option<&str> {
+        self.shared.failure()
+    }
+
     /// The topic's name.
     pub fn topic(&self) -> &str {
         &self.shared.topic

@@ -185,6 +185,11 @@ impl Shared {
         }
     }
 
+    /// Why the log is read-only, where it is.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
     /// No more appends.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
