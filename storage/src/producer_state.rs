@@ -85,7 +85,7 @@ struct Producer {
     /// The first `kept` are of this epoch, oldest first.
     batches: [Appended; BATCHES_KEPT],
     kept: usize,
-    /// The last two are of transactions, and are carried from snapshot to snapshot.
+    /// Carried from snapshot to snapshot.
     coordinator_epoch: i32,
     current_txn_first_offset: Option<Offset>,
 }
@@ -210,11 +210,11 @@ impl ProducerState {
     }
 
     /// Remembers that `batch` was appended at `base_offset`; `append_time_ms` is the broker's
-    /// clock. To be called for every data batch, in the order of the log, and while the log's tail
-    /// is replayed too, where nothing was checked.
+    /// clock. To be called for every batch, in the order of the log, and while the log's tail is
+    /// replayed too, where nothing was checked. Only its header is looked at, so that of a marker's
+    /// coordinator epoch nothing is learnt.
     pub fn update(&mut self, batch: &Batch<'_>, base_offset: Offset, append_time_ms: i64) {
-        // A transaction's marker has a producer, but no sequence.
-        if batch.producer_id() < 0 || batch.is_control() {
+        if batch.producer_id() < 0 {
             return;
         }
         let epoch = batch.producer_epoch();
@@ -227,6 +227,15 @@ impl ProducerState {
             producer.kept = 0;
         }
         producer.last_append_ms = append_time_ms;
+        // A transaction's marker has a producer and, since KIP-890, the epoch that its next
+        // transaction will have, but no sequence.
+        if batch.is_control() {
+            producer.current_txn_first_offset = None;
+            return;
+        }
+        if batch.is_transactional() {
+            producer.current_txn_first_offset.get_or_insert(base_offset);
+        }
         let offset_delta = batch.last_offset_delta();
         producer.keep(Appended {
             last_sequence: batch.last_sequence(),

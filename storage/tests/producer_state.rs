@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use storage::Error;
-use storage::batch::{Batch, BatchBuilder, Compression};
+use storage::batch::{Batch, BatchBuilder, Compression, layout};
 use storage::producer_state::{Decision, ProducerState};
 
 const DAY_MS: i64 = 86_400_000;
@@ -223,4 +223,45 @@ fn a_damaged_snapshot_is_refused_whatever_is_damaged() {
         bytes[2..6].copy_from_slice(&crc.to_be_bytes());
         assert!(refused(&bytes), "count {count}");
     }
+}
+
+/// `batch` with these attributes: nobody looks at its CRC here.
+fn with_attributes(batch: &Bytes, attributes: i16) -> Bytes {
+    let mut bytes = batch.to_vec();
+    bytes[layout::ATTRIBUTES..layout::ATTRIBUTES + 2].copy_from_slice(&attributes.to_be_bytes());
+    bytes.into()
+}
+
+#[test]
+fn a_transaction_is_open_from_its_first_batch_to_its_marker() {
+    const TRANSACTIONAL: i16 = 1 << 4;
+    const MARKER: i16 = TRANSACTIONAL | 1 << 5;
+    let mut state = ProducerState::new();
+    let open = |state: &ProducerState| state.active()[0].current_txn_first_offset;
+    append(&mut state, &batch(7, 3, 0, 2), 10, 0);
+    assert_eq!(open(&state), None);
+    append(
+        &mut state,
+        &with_attributes(&batch(7, 3, 2, 2), TRANSACTIONAL),
+        12,
+        0,
+    );
+    append(
+        &mut state,
+        &with_attributes(&batch(7, 3, 4, 2), TRANSACTIONAL),
+        14,
+        0,
+    );
+    assert_eq!(open(&state), Some(12));
+    assert_eq!(state.remove_expired(DAY_MS, 1), 0, "an open one is kept");
+    let marker = with_attributes(&batch(7, 4, 0, 1), MARKER);
+    state.update(&Batch::parse(&marker).unwrap(), 16, 0);
+    assert_eq!(open(&state), None);
+    assert_eq!(
+        (state.active()[0].epoch, state.active()[0].last_sequence),
+        (4, -1)
+    );
+    let late = check(&state, &batch(7, 3, 6, 1));
+    assert!(matches!(late, Err(Error::StaleProducerEpoch { .. })));
+    append(&mut state, &batch(7, 4, 0, 1), 17, 0);
 }

@@ -1,0 +1,110 @@
+//! Indexes that Milena makes of Kafka's segments, beside Kafka's own.
+//!
+//! They are equal byte for byte, but for one thing: where Kafka opens a segment again it begins to count
+//! `index.interval.bytes` anew, and it has written the largest timestamp when it closed it. So in a segment
+//! that lived through a restart only what was indexed before is compared; there are no more of these than
+//! there were restarts.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::archive::{copy, taken};
+use crate::said::{self, Partition};
+use crate::segments::open;
+
+/// The index files of a partition's folder: by name, with the base offset of each.
+fn indexes(dir: &Path) -> BTreeMap<String, (i64, Vec<u8>)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).expect("lists the folder") {
+        let path = entry.expect("lists the folder").path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .expect("a name");
+        let digits = name
+            .strip_suffix(".index")
+            .or(name.strip_suffix(".timeindex"));
+        if let Some(digits) = digits {
+            let base = digits.parse().expect("an offset");
+            found.insert(name.to_owned(), (base, fs::read(&path).expect("reads")));
+        }
+    }
+    found
+}
+
+/// Where Kafka began new epochs: it did at every start.
+fn restarts(said: &Partition) -> Vec<i64> {
+    let mut ends: Vec<i64> = said.epochs.iter().map(|(_, _, end)| *end).collect();
+    ends.retain(|end| (said.start + 1..said.end).contains(end));
+    ends.dedup();
+    ends
+}
+
+/// The entries for offsets below `end`, which is relative to the segment's base.
+fn below(bytes: &[u8], size: usize, end: i64) -> Vec<&[u8]> {
+    let offset = |entry: &[u8]| {
+        let field = &entry[size - if size == 8 { 8 } else { 4 }..];
+        i64::from(u32::from_be_bytes([field[0], field[1], field[2], field[3]]))
+    };
+    let entries = bytes.chunks_exact(size);
+    entries.filter(|entry| offset(entry) < end).collect()
+}
+
+#[test]
+fn indexes_made_of_kafkas_segments_are_kafkas() {
+    let said = said::partitions("stopped");
+    let index = |path: &Path| {
+        let suffix = path.extension().and_then(|suffix| suffix.to_str());
+        matches!(suffix, Some("index" | "timeindex"))
+    };
+    let folder = copy("stopped", index);
+    let (dir, logs) = open(folder.path(), &said);
+    dir.shutdown().expect("stops");
+    drop((logs, dir));
+    let (mut equal, mut reopened) = (0, 0);
+    for partition in &said {
+        let name = format!("{}-{}", partition.topic, partition.number);
+        let kafkas = indexes(&taken().join("stopped/data").join(&name));
+        let ours = indexes(&folder.path().join(&name));
+        assert!(kafkas.keys().eq(ours.keys()), "{name}");
+        let restarts = restarts(partition);
+        let mut differing = 0;
+        for (file, (base, theirs)) in &kafkas {
+            let ours = &ours[file].1;
+            if theirs == ours {
+                equal += 1;
+                continue;
+            }
+            differing += 1;
+            let next = kafkas
+                .values()
+                .map(|(base, _)| *base)
+                .find(|next| next > base);
+            let next = next.unwrap_or(partition.end);
+            let lived_through = restarts
+                .iter()
+                .find(|restart| (base + 1..next).contains(restart));
+            let restart = lived_through.unwrap_or_else(|| panic!("{name}/{file} differs"));
+            let size = if file.ends_with(".timeindex") { 12 } else { 8 };
+            let (theirs, ours) = (
+                below(theirs, size, restart - base),
+                below(ours, size, restart - base),
+            );
+            let common = theirs.len().min(ours.len());
+            // That of the close, and what was due only after it.
+            let last = usize::from(size == 12);
+            assert!(theirs.len().abs_diff(ours.len()) <= last, "{name}/{file}");
+            assert_eq!(
+                theirs[..common - last.min(common)],
+                ours[..common - last.min(common)],
+                "{name}/{file}"
+            );
+        }
+        // An offset and a time index each.
+        assert!(differing <= 2 * restarts.len(), "{name}");
+        reopened += differing;
+    }
+    println!("{equal} indexes are equal, {reopened} are of segments that were opened again");
+    assert!(equal > 2 * reopened);
+}
