@@ -1,8 +1,7 @@
 //! The catalog over a real data folder: what survives a restart, and what a crash leaves behind.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +9,9 @@ use broker::catalog::{
     Catalog, CatalogError, NewTopic, Topic, TopicConfig, TopicDefaults, TopicKind,
 };
 use broker::clock::SystemClock;
+use faulty_disk::{Call, Failure, Fault, FaultyDisk};
 use storage::LogDir;
-use storage::disk::{Disk, DiskLock, File, RealDisk};
+use storage::disk::RealDisk;
 use storage::log_dir::LogDirConfig;
 use storage::partition_log::{Durability, ReadLimit};
 
@@ -330,46 +330,14 @@ async fn a_change_goes_on_where_its_caller_goes_away() {
     assert_eq!(names(&open(folder.path()).await), ["t"]);
 }
 
-/// A disk that has no room for one folder.
-#[derive(Debug)]
-struct FullFor(&'static str);
-
-impl Disk for FullFor {
-    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
-        RealDisk.open(path, create)
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        if path.ends_with(self.0) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        RealDisk.create_dir_all(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        RealDisk.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        RealDisk.remove_dir_all(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        RealDisk.list(path)
-    }
-    fn lock(&self, path: &Path) -> io::Result<DiskLock> {
-        RealDisk.lock(path)
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_creation_that_fails_half_way_is_undone() {
     let folder = tempfile::tempdir().unwrap();
     {
-        let log_dir =
-            LogDir::open(log_dir_config(folder.path()), Arc::new(FullFor("t-2"))).unwrap();
+        let disk = FaultyDisk::over(folder.path());
+        let full = Failure::Errno(libc::ENOSPC);
+        disk.fail(Fault::new(Call::CreateDir, full).on("t-2"));
+        let log_dir = LogDir::open(log_dir_config(folder.path()), Arc::new(disk)).unwrap();
         let defaults = TopicDefaults::default();
         let catalog = Catalog::open(Arc::new(log_dir), defaults, Arc::new(SystemClock))
             .await

@@ -26,7 +26,7 @@ use std::str::FromStr;
 use uuid::Uuid;
 
 use crate::Offset;
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::error::{Error, Result};
 
 const LEADER_EPOCHS: &str = "leader-epoch-checkpoint";
@@ -269,7 +269,7 @@ pub fn write_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
     let file = disk.open(&temporary, true).map_err(failed("open"))?;
     // One that a crash has left behind may be longer.
     file.set_len(0).map_err(failed("truncate"))?;
-    file.write_all_at(&[bytes], 0).map_err(failed("write"))?;
+    disk::write_all_at(file.as_ref(), &[bytes], 0).map_err(failed("write"))?;
     file.sync().map_err(failed("fdatasync"))?;
     disk.rename(&temporary, path).map_err(failed("rename"))?;
     let folder = path.parent().unwrap_or(Path::new("."));

@@ -1,7 +1,9 @@
 //! Every system call that changes what is on disk.
 //!
 //! Nothing else in this crate opens a file for writing, writes, syncs, renames or removes. A test
-//! puts a faulty disk in the place of [`RealDisk`] by implementing the two traits.
+//! puts a faulty disk in the place of [`RealDisk`] by implementing the two traits, whose methods
+//! are single system calls: they may do less than asked, or be interrupted. The functions beside
+//! them go on until all is done.
 //!
 //! Reads that recovery depends on go through [`File::read_at`] too; reads on the fetch path go
 //! through maps of sealed bytes and never through here.
@@ -9,32 +11,37 @@
 use std::any::Any;
 use std::fmt::Debug;
 use std::fs;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 /// Slices in one vectored call: far below any system's `IOV_MAX`.
 const MAX_SLICES: usize = 16;
 
 /// An open file. All methods take `&self`: positions are explicit.
 pub trait File: Send + Sync + Debug {
-    /// Writes all of `bytes` (several slices, one vectored call where possible) at `position`.
-    /// On an error any prefix may have been written.
-    fn write_all_at(&self, bytes: &[&[u8]], position: u64) -> io::Result<()>;
+    /// `pwritev`: writes the slices' bytes at `position`, or some of the first of them; says how
+    /// many.
+    fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<usize>;
     /// Reads up to `buf.len()` bytes at `position`; 0 at the end of the file.
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize>;
     /// `fdatasync`: data and size are on the device when this returns.
     fn sync(&self) -> io::Result<()>;
     /// Cuts or extends the file.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves room for the first `len` bytes; the file's size stays as it is.
+    fn allocate(&self, len: u64) -> io::Result<()>;
     /// Size in bytes.
     fn len(&self) -> io::Result<u64>;
     /// True where [`File::len`] is 0.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
+    /// When the content was last changed, milliseconds since the epoch.
+    fn modified_ms(&self) -> io::Result<i64>;
     /// Maps `len` bytes from the start for reading. `len` may be beyond the end of the file; only
     /// bytes that were written may be touched.
     fn map(&self, len: usize) -> io::Result<memmap2::MmapRaw>;
@@ -50,8 +57,8 @@ pub trait Disk: Send + Sync + Debug {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
-    /// Removes a folder and everything in it.
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Removes an empty folder.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in a folder durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// The paths of what is in a folder, in no particular order.
@@ -76,6 +83,43 @@ impl Debug for DiskLock {
         let _ = &self.0;
         formatter.write_str("DiskLock")
     }
+}
+
+/// Writes all of `bytes` at `position`, in one vectored call where possible. On an error any prefix
+/// may have been written.
+pub fn write_all_at(file: &dyn File, bytes: &[&[u8]], position: u64) -> io::Result<()> {
+    let mut position = position;
+    for slices in bytes.chunks(MAX_SLICES) {
+        let mut slices: [IoSlice<'_>; MAX_SLICES] =
+            std::array::from_fn(|index| IoSlice::new(slices.get(index).copied().unwrap_or(&[])));
+        let mut rest = &mut slices[..];
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match file.write_at(rest, position) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    position += written as u64;
+                    IoSlice::advance_slices(&mut rest, written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes a folder and everything in it.
+pub fn remove_dir_all(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    for entry in disk.list(path)? {
+        match disk.remove_file(&entry) {
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                remove_dir_all(disk, &entry)?;
+            }
+            removed => removed?,
+        }
+    }
+    disk.remove_dir(path)
 }
 
 /// Reads exactly `buf.len()` bytes at `position`; `UnexpectedEof` where the file ends before.
@@ -140,8 +184,8 @@ impl Disk for RealDisk {
         fs::remove_file(path)
     }
 
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        fs::remove_dir_all(path)
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
@@ -170,13 +214,20 @@ impl Disk for RealDisk {
 struct RealFile(fs::File);
 
 impl File for RealFile {
-    fn write_all_at(&self, bytes: &[&[u8]], position: u64) -> io::Result<()> {
-        let mut position = position;
-        for slices in bytes.chunks(MAX_SLICES) {
-            write_vectored_at(&self.0, slices, position)?;
-            position += slices.iter().map(|slice| slice.len() as u64).sum::<u64>();
-        }
-        Ok(())
+    fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+        let count = slices.len().min(MAX_SLICES);
+        let offset = offset(position)?;
+        // SAFETY: an `IoSlice` has the layout of an `iovec`; the first `count` of them are there and
+        // outlive the call, and `pwritev` only reads from them.
+        let written = unsafe {
+            libc::pwritev(
+                self.0.as_raw_fd(),
+                slices.as_ptr().cast(),
+                count as libc::c_int,
+                offset,
+            )
+        };
+        usize::try_from(written).map_err(|_| io::Error::last_os_error())
     }
 
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
@@ -191,8 +242,23 @@ impl File for RealFile {
         self.0.set_len(len)
     }
 
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let len = offset(len)?;
+        // SAFETY: the file is open, and its content and size are left as they are.
+        match unsafe { libc::fallocate(self.0.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, len) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn modified_ms(&self) -> io::Result<i64> {
+        let modified = self.0.metadata()?.modified()?;
+        let since_epoch = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     }
 
     fn map(&self, len: usize) -> io::Result<memmap2::MmapRaw> {
@@ -202,49 +268,6 @@ impl File for RealFile {
     }
 }
 
-/// `pwritev` until everything is written. At most [`MAX_SLICES`] slices.
-fn write_vectored_at(file: &fs::File, slices: &[&[u8]], position: u64) -> io::Result<()> {
-    let total: usize = slices.iter().map(|slice| slice.len()).sum();
-    let mut written = 0;
-    while written < total {
-        let mut skip = written;
-        let mut count = 0;
-        let mut vectors = [libc::iovec {
-            iov_base: std::ptr::null_mut(),
-            iov_len: 0,
-        }; MAX_SLICES];
-        for slice in slices {
-            let skipped = skip.min(slice.len());
-            skip -= skipped;
-            let rest = &slice[skipped..];
-            if let Some(vector) = vectors.get_mut(count).filter(|_| !rest.is_empty()) {
-                vector.iov_base = rest.as_ptr().cast_mut().cast();
-                vector.iov_len = rest.len();
-                count += 1;
-            }
-        }
-        let offset = libc::off_t::try_from(position + written as u64)
-            .map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-        // SAFETY: the first `count` vectors point into `slices`, which outlive the call, and
-        // `pwritev` only reads from them; `count` is at most MAX_SLICES.
-        let result = unsafe {
-            libc::pwritev(
-                file.as_raw_fd(),
-                vectors.as_ptr(),
-                count as libc::c_int,
-                offset,
-            )
-        };
-        match usize::try_from(result) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(more) => written += more,
-            Err(_) => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-        }
-    }
-    Ok(())
+fn offset(position: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(position).map_err(|_| io::ErrorKind::FileTooLarge.into())
 }

@@ -57,13 +57,14 @@ impl MemoryDisk {
 struct MemoryFile(MemoryDisk, PathBuf);
 
 impl File for MemoryFile {
-    fn write_all_at(&self, bytes: &[&[u8]], position: u64) -> io::Result<()> {
+    fn write_at(&self, slices: &[io::IoSlice<'_>], position: u64) -> io::Result<usize> {
         self.0.changing("write", &self.1, |state| {
             let file = state.files.get_mut(&self.1).unwrap();
-            let bytes = bytes.concat();
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
             let end = position as usize + bytes.len();
             file.resize(file.len().max(end), 0);
             file[position as usize..end].copy_from_slice(&bytes);
+            bytes.len()
         })
     }
     fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
@@ -88,6 +89,12 @@ impl File for MemoryFile {
                 .unwrap()
                 .resize(len as usize, 0);
         })
+    }
+    fn allocate(&self, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn modified_ms(&self) -> io::Result<i64> {
+        Ok(0)
     }
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.0.lock().unwrap().files[&self.1].len() as u64)
@@ -121,7 +128,7 @@ impl Disk for MemoryDisk {
             state.files.remove(path);
         })
     }
-    fn remove_dir_all(&self, _: &Path) -> io::Result<()> {
+    fn remove_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use uuid::Uuid;
 
 use crate::checkpoint;
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::error::{Error, Result};
 
 const DELETED: &str = "-delete";
@@ -100,7 +100,7 @@ pub(super) fn move_aside(disk: &dyn Disk, from: &Path, to: &Path) -> Result<()> 
 
 /// Removes a folder, where it exists.
 pub(super) fn remove(disk: &dyn Disk, dir: &Path) -> Result<()> {
-    match disk.remove_dir_all(dir) {
+    match disk::remove_dir_all(disk, dir) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", dir, &error)),
         _ => Ok(()),
     }

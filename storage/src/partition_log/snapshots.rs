@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::Offset;
 use crate::batch::{Batch, header, layout};
 use crate::checkpoint;
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::error::{Error, Result};
 use crate::producer_state::ProducerState;
 use crate::segment::{BatchReader, SNAPSHOT_SUFFIX, Segment, file_name, parse_file_name};
@@ -45,7 +45,7 @@ impl Snapshots {
             .open(&path, true)
             .map_err(|error| Error::io("open", &path, &error))?;
         file.set_len(0)
-            .and_then(|()| file.write_all_at(&[&producers.encode_snapshot()], 0))
+            .and_then(|()| disk::write_all_at(file.as_ref(), &[&producers.encode_snapshot()], 0))
             .map_err(|error| Error::io("write", &path, &error))?;
         self.prune()
     }

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use memmap2::{Advice, MmapRaw};
 
-use crate::disk::{Disk, File};
+use crate::disk::{self, Disk, File};
 use crate::error::{Error, Result};
 
 /// Pages asked for in one `mincore`.
@@ -147,8 +147,7 @@ impl MappedFile {
     }
 
     pub fn write_all_at(&self, bytes: &[&[u8]], position: u64) -> Result<()> {
-        self.file()?
-            .write_all_at(bytes, position)
+        disk::write_all_at(self.file()?.as_ref(), bytes, position)
             .map_err(|error| self.io("write", &error))
     }
 

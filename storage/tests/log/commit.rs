@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use storage::batch::Compression;
@@ -11,20 +10,19 @@ use storage::{Error, LogConfig, LogDir, PartitionLog};
 
 use crate::fixture::*;
 
-fn open(path: &Path) -> (Arc<Faults>, LogDir, Arc<PartitionLog>) {
-    let disk = FaultyDisk::default();
-    let faults = Arc::clone(&disk.faults);
-    let dir = open_dir_on(Arc::new(disk), path).expect("opens the folder");
+fn open(path: &Path) -> (FaultyDisk, LogDir, Arc<PartitionLog>) {
+    let disk = FaultyDisk::over(path);
+    let dir = open_dir_on(Arc::new(disk.clone()), path).expect("opens the folder");
     let log = open_log(&dir, small_segments());
-    (faults, dir, log)
+    (disk, dir, log)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_waiters_share_syncs() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (faults, _dir, log) = open(folder.path());
+    let (disk, _dir, log) = open(folder.path());
     log.set_config(Arc::new(LogConfig::default()));
-    *faults.sync_takes.lock().expect("not poisoned") = Duration::from_millis(20);
+    disk.delay_syncs(Duration::from_millis(20));
     let waiters: Vec<_> = (0..200)
         .map(|first| {
             let appended = log.append(&batch(first, 1)).expect("appends");
@@ -40,26 +38,26 @@ async fn concurrent_waiters_share_syncs() {
         waiter.await.expect("no panic");
     }
     assert_eq!(log.offsets().synced_offset, 200);
-    let syncs = faults.syncs.load(Ordering::Relaxed);
+    let syncs = disk.count(Call::Sync, ".log");
     assert!((1..20).contains(&syncs), "{syncs} syncs for 200 waiters");
     // What is durable already costs nothing.
     log.wait(200, Durability::Disk).await.expect("durable");
-    assert_eq!(faults.syncs.load(Ordering::Relaxed), syncs);
+    assert_eq!(disk.count(Call::Sync, ".log"), syncs);
 }
 
 #[tokio::test]
 async fn a_sync_covers_the_segments_that_were_rolled() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (faults, _dir, log) = open(folder.path());
+    let (disk, _dir, log) = open(folder.path());
     for first in 0..60 {
         log.append(&batch(first, 1)).expect("appends");
     }
     log.wait(60, Durability::PageCache).await.expect("at once");
-    assert_eq!(faults.syncs.load(Ordering::Relaxed), 0);
+    assert_eq!(disk.count(Call::Sync, ".log"), 0);
     assert_eq!(log.offsets().synced_offset, 0);
     log.wait(60, Durability::Disk).await.expect("durable");
     let segments = files(folder.path(), "log").len() as u64;
-    assert_eq!(faults.syncs.load(Ordering::Relaxed), segments);
+    assert_eq!(disk.count(Call::Sync, ".log"), segments);
     assert!(matches!(
         log.wait(61, Durability::Disk).await,
         Err(Error::OffsetOutOfRange { offset: 61, .. })
@@ -69,16 +67,16 @@ async fn a_sync_covers_the_segments_that_were_rolled() {
 #[tokio::test]
 async fn a_failed_sync_is_final() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (faults, dir, log) = open(folder.path());
+    let (disk, dir, log) = open(folder.path());
     log.append(&batch(0, 1)).expect("appends");
     log.wait(1, Durability::Disk).await.expect("durable");
-    faults.fail_sync.store(true, Ordering::Relaxed);
+    disk.fail(failing_syncs());
     log.append(&batch(1, 1)).expect("in the page cache");
     assert!(matches!(
         log.wait(2, Durability::Disk).await,
         Err(Error::ReadOnly(_))
     ));
-    faults.fail_sync.store(false, Ordering::Relaxed);
+    disk.heal();
     assert!(matches!(log.append(&batch(2, 1)), Err(Error::ReadOnly(_))));
     assert!(matches!(
         log.wait(2, Durability::Disk).await,
@@ -98,11 +96,11 @@ async fn a_failed_sync_is_final() {
 #[tokio::test]
 async fn a_full_disk_is_cut_back_and_waited_out() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (faults, _dir, log) = open(folder.path());
+    let (disk, _dir, log) = open(folder.path());
     log.append(&batch(0, 1)).expect("appends");
     let size = log.size_bytes();
     for room in [0, 1, 30, 61, 70] {
-        *faults.room.lock().expect("not poisoned") = Some(room);
+        set_room(&disk, Some(room));
         assert!(matches!(
             log.append(&batch(1, 1)),
             Err(Error::Io {
@@ -118,11 +116,11 @@ async fn a_full_disk_is_cut_back_and_waited_out() {
         assert_eq!(on_disk, size, "after {room} bytes");
     }
     // Several batches of which only the first ones fit, across a roll.
-    *faults.room.lock().expect("not poisoned") = Some(2_500);
+    set_room(&disk, Some(2_500));
     let many: Vec<u8> = (1..60).flat_map(|first| batch(first, 1)).collect();
     assert!(log.append_internal(&many.into()).is_err());
     assert_eq!((log.offsets().log_end_offset, log.size_bytes()), (1, size));
-    *faults.room.lock().expect("not poisoned") = None;
+    set_room(&disk, None);
     for first in 1..30 {
         log.append(&batch(first, 1)).expect("there is room again");
     }
@@ -136,11 +134,11 @@ async fn a_full_disk_is_cut_back_and_waited_out() {
 #[test]
 fn a_roll_that_fails_leaves_no_segment_behind() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (faults, dir, log) = open(folder.path());
+    let (disk, dir, log) = open(folder.path());
     for first in 0..10 {
         log.append(&batch(first, 1)).expect("appends");
     }
-    faults.fail_create.store(true, Ordering::Relaxed);
+    disk.fail(failing_creations());
     assert!(matches!(log.append(&batch(10, 30)), Err(Error::Io { .. })));
     assert_eq!(files(folder.path(), "log").len(), 1);
     // A smaller one still fits into the old segment.
@@ -158,13 +156,13 @@ fn a_roll_that_fails_leaves_no_segment_behind() {
 #[tokio::test]
 async fn a_write_that_cannot_be_cut_back_ends_the_writing() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (faults, _dir, log) = open(folder.path());
+    let (disk, _dir, log) = open(folder.path());
     log.append(&batch(0, 1)).expect("appends");
-    *faults.room.lock().expect("not poisoned") = Some(30);
-    faults.fail_truncate.store(true, Ordering::Relaxed);
+    set_room(&disk, Some(30));
+    disk.fail(failing_cuts());
     assert!(matches!(log.append(&batch(1, 1)), Err(Error::ReadOnly(_))));
-    *faults.room.lock().expect("not poisoned") = None;
-    faults.fail_truncate.store(false, Ordering::Relaxed);
+    set_room(&disk, None);
+    disk.heal();
     assert!(matches!(log.append(&batch(1, 1)), Err(Error::ReadOnly(_))));
     assert_eq!(read_all(&log, 0, 100), [(0, 0)]);
 }
@@ -172,13 +170,13 @@ async fn a_write_that_cannot_be_cut_back_ends_the_writing() {
 #[test]
 fn a_log_that_failed_is_not_vouched_for() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (faults, dir, log) = open(folder.path());
+    let (disk, dir, log) = open(folder.path());
     // Without a timestamp, so that a stop has nothing to add to the indexes.
     log.append(&batch_at(0, &[-1], Compression::None))
         .expect("appends");
     dir.checkpoint().expect("checkpoints");
-    *faults.room.lock().expect("not poisoned") = Some(30);
-    faults.fail_truncate.store(true, Ordering::Relaxed);
+    set_room(&disk, Some(30));
+    disk.fail(failing_cuts());
     assert!(matches!(log.append(&batch(1, 1)), Err(Error::ReadOnly(_))));
     assert!(matches!(dir.shutdown(), Err(Error::ReadOnly(_))));
     drop((log, dir));
@@ -191,13 +189,13 @@ fn a_log_that_failed_is_not_vouched_for() {
 #[tokio::test]
 async fn watchers_and_waiters_hear_of_a_deletion() {
     let folder = tempfile::tempdir().expect("a folder");
-    let (faults, dir, log) = open(folder.path());
+    let (disk, dir, log) = open(folder.path());
     let mut watch = log.watch();
     watch.mark_unchanged();
     log.append(&batch(0, 1)).expect("appends");
     watch.changed().await.expect("hears of the append");
     assert_eq!(watch.borrow_and_update().high_watermark, 1);
-    *faults.sync_takes.lock().expect("not poisoned") = Duration::from_millis(50);
+    disk.delay_syncs(Duration::from_millis(50));
     log.append(&batch(1, 1)).expect("appends");
     let wait = log.wait(2, Durability::Disk);
     dir.delete_log("events", 0).expect("deletes");

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use storage::batch::Compression;
 use storage::partition_log::{DeleteTo, Durability, ReadLimit, Visibility};
@@ -321,15 +320,14 @@ fn epochs_begin_with_the_log() {
 #[tokio::test]
 async fn nothing_is_deleted_that_a_failing_disk_could_bring_back() {
     let folder = tempfile::tempdir().expect("a folder");
-    let disk = FaultyDisk::default();
-    let faults = Arc::clone(&disk.faults);
-    let dir = open_dir_on(Arc::new(disk), folder.path()).expect("opens the folder");
+    let disk = FaultyDisk::over(folder.path());
+    let dir = open_dir_on(Arc::new(disk.clone()), folder.path()).expect("opens the folder");
     let log = open_log(&dir, small_segments());
     fill(&log, 10);
     log.wait(30, Durability::Disk).await.expect("durable");
     fill(&log, 10);
     let before = bases(folder.path());
-    faults.fail_sync.store(true, Ordering::Relaxed);
+    disk.fail(failing_syncs());
     let refused = delete_below(&dir, &log, 40);
     assert!(matches!(refused, Err(Error::ReadOnly(_))), "{refused:?}");
     assert_eq!(log.offsets().log_start_offset, 0);
@@ -339,12 +337,11 @@ async fn nothing_is_deleted_that_a_failing_disk_could_bring_back() {
 #[test]
 fn a_full_disk_can_be_emptied() {
     let folder = tempfile::tempdir().expect("a folder");
-    let disk = FaultyDisk::default();
-    let faults = Arc::clone(&disk.faults);
-    let dir = open_dir_on(Arc::new(disk), folder.path()).expect("opens the folder");
+    let disk = FaultyDisk::over(folder.path());
+    let dir = open_dir_on(Arc::new(disk.clone()), folder.path()).expect("opens the folder");
     let log = open_log(&dir, small_segments());
     fill(&log, 40);
-    faults.fail_create.store(true, Ordering::Relaxed);
+    disk.fail(failing_creations());
     assert_eq!(
         delete(&dir, &log, DeleteTo::HighWatermark).expect("deletes"),
         120
@@ -355,7 +352,7 @@ fn a_full_disk_can_be_emptied() {
         "no other segment could be made"
     );
     assert_begins_at(&log, 120);
-    faults.fail_create.store(false, Ordering::Relaxed);
+    disk.heal();
     fill(&log, 10);
     assert_begins_at(&log, 120);
 }

@@ -1,15 +1,13 @@
-//! What the tests share: a data folder, batches, and a disk that fails when it is told to.
+//! What the tests share: a data folder, batches, and what its disk does wrong.
 
-use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
+pub use faulty_disk::{Call, Failure, Fault, FaultyDisk};
 use storage::batch::header::{Batch, batches};
 use storage::batch::{BatchBuilder, Compression, records};
-use storage::disk::{Disk, DiskLock, File, RealDisk};
+use storage::disk::{Disk, RealDisk};
 use storage::log_dir::{LogDirConfig, OpenLog};
 use storage::partition_log::{Fetched, Read, ReadLimit, Visibility};
 use storage::{LogConfig, LogDir, Offset, PartitionLog, Result};
@@ -133,134 +131,22 @@ pub fn layout(log: &PartitionLog, offset: Offset) -> Vec<(Offset, usize)> {
         .collect()
 }
 
-/// What a [`FaultyDisk`] does wrong.
-#[derive(Debug, Default)]
-pub struct Faults {
-    pub fail_sync: AtomicBool,
-    /// Bytes that can still be written to `.log` files; the rest is a full disk.
-    pub room: Mutex<Option<u64>>,
-    pub fail_truncate: AtomicBool,
-    /// No time index can be created.
-    pub fail_create: AtomicBool,
-    /// Nothing is really synced: the test is its own power cut.
-    pub skip_syncs: AtomicBool,
-    /// Syncs of `.log` files so far.
-    pub syncs: AtomicU64,
-    /// Folders that were synced.
-    pub synced_dirs: Mutex<Vec<PathBuf>>,
-    /// How long such a sync takes.
-    pub sync_takes: Mutex<Duration>,
-    /// Bytes read from `.log` files.
-    pub bytes_read: AtomicU64,
+/// Nothing is synced any more.
+pub fn failing_syncs() -> Fault {
+    Fault::new(Call::Sync, Failure::Errno(libc::EIO)).on(".log")
 }
 
-/// The real disk, but for its faults.
-#[derive(Debug, Default)]
-pub struct FaultyDisk {
-    real: RealDisk,
-    pub faults: Arc<Faults>,
+/// No segment can be made.
+pub fn failing_creations() -> Fault {
+    Fault::new(Call::Create, Failure::Errno(libc::ENOSPC)).on(".timeindex")
 }
 
-impl Disk for FaultyDisk {
-    fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>> {
-        let time_index = path.extension().is_some_and(|suffix| suffix == "timeindex");
-        if create && time_index && self.faults.fail_create.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let real = self.real.open(path, create)?;
-        let log = path.extension().is_some_and(|suffix| suffix == "log");
-        if log || self.faults.skip_syncs.load(Ordering::Relaxed) {
-            let faults = if log {
-                Arc::clone(&self.faults)
-            } else {
-                Arc::default()
-            };
-            faults.skip_syncs.fetch_or(
-                self.faults.skip_syncs.load(Ordering::Relaxed),
-                Ordering::Relaxed,
-            );
-            return Ok(Arc::new(FaultyFile { real, faults }));
-        }
-        Ok(real)
-    }
-    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.real.create_dir_all(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.real.rename(from, to)
-    }
-    fn remove_file(&self, path: &Path) -> io::Result<()> {
-        self.real.remove_file(path)
-    }
-    fn remove_dir_all(&self, path: &Path) -> io::Result<()> {
-        self.real.remove_dir_all(path)
-    }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        if self.faults.skip_syncs.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let mut synced = self.faults.synced_dirs.lock().expect("not poisoned");
-        synced.push(path.to_owned());
-        self.real.sync_dir(path)
-    }
-    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        self.real.list(path)
-    }
-    fn lock(&self, path: &Path) -> io::Result<DiskLock> {
-        self.real.lock(path)
-    }
+/// No file can be cut.
+pub fn failing_cuts() -> Fault {
+    Fault::new(Call::SetLen, Failure::Errno(libc::EIO)).on(".log")
 }
 
-#[derive(Debug)]
-struct FaultyFile {
-    real: Arc<dyn File>,
-    faults: Arc<Faults>,
-}
-
-impl File for FaultyFile {
-    fn write_all_at(&self, bytes: &[&[u8]], position: u64) -> io::Result<()> {
-        let mut room = self.faults.room.lock().expect("not poisoned");
-        let Some(left) = room.as_mut() else {
-            return self.real.write_all_at(bytes, position);
-        };
-        let whole = bytes.concat();
-        let fits = (*left).min(whole.len() as u64) as usize;
-        *left -= fits as u64;
-        self.real.write_all_at(&[&whole[..fits]], position)?;
-        if fits < whole.len() {
-            Err(io::ErrorKind::StorageFull.into())
-        } else {
-            Ok(())
-        }
-    }
-    fn read_at(&self, buf: &mut [u8], position: u64) -> io::Result<usize> {
-        let read = self.real.read_at(buf, position)?;
-        self.faults
-            .bytes_read
-            .fetch_add(read as u64, Ordering::Relaxed);
-        Ok(read)
-    }
-    fn sync(&self) -> io::Result<()> {
-        std::thread::sleep(*self.faults.sync_takes.lock().expect("not poisoned"));
-        self.faults.syncs.fetch_add(1, Ordering::Relaxed);
-        if self.faults.fail_sync.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the device is gone"));
-        }
-        if self.faults.skip_syncs.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.real.sync()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        if self.faults.fail_truncate.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the device is gone"));
-        }
-        self.real.set_len(len)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.real.len()
-    }
-    fn map(&self, len: usize) -> io::Result<memmap2::MmapRaw> {
-        self.real.map(len)
-    }
+/// The disk has room for so many bytes more, or any number.
+pub fn set_room(disk: &FaultyDisk, room: Option<u64>) {
+    disk.set_capacity(room.map(|room| disk.used() + room));
 }

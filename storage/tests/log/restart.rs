@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use storage::batch::Compression;
 use storage::batch::header::batches;
@@ -55,12 +54,11 @@ fn a_clean_restart_reads_no_records() {
         log.size_bytes()
     };
     let before = contents(folder.path());
-    let disk = FaultyDisk::default();
-    let faults = Arc::clone(&disk.faults);
-    let dir = open_dir_on(Arc::new(disk), folder.path()).expect("opens");
+    let disk = FaultyDisk::over(folder.path());
+    let dir = open_dir_on(Arc::new(disk.clone()), folder.path()).expect("opens");
     assert!(dir.was_clean());
     let log = open_log(&dir, config);
-    let read = faults.bytes_read.load(Ordering::Relaxed);
+    let read = disk.bytes_read(".log");
     assert!(
         read < 3 * 8192 && read < written / 50,
         "{read} bytes of {written} read"
@@ -227,12 +225,11 @@ fn an_unclean_restart_scans_from_the_recovery_point_only() {
     let good = fs::read(&index).expect("reads");
     // A power cut leaves zeros where the index had not been synced.
     fs::write(&index, [good.as_slice(), &[0; 64]].concat()).expect("damages");
-    let disk = FaultyDisk::default();
-    let faults = Arc::clone(&disk.faults);
-    let dir = open_dir_on(Arc::new(disk), folder.path()).expect("opens");
+    let disk = FaultyDisk::over(folder.path());
+    let dir = open_dir_on(Arc::new(disk.clone()), folder.path()).expect("opens");
     let log = open_log(&dir, config.clone());
     assert!(!dir.was_clean());
-    let read = faults.bytes_read.load(Ordering::Relaxed);
+    let read = disk.bytes_read(".log");
     assert!(
         read < 4 * (total - checkpointed) + 50_000,
         "{read} bytes of {total} read"
@@ -505,14 +502,13 @@ async fn after_a_crash_names_are_synced_with_the_first_bytes() {
         let (_dir, log) = open(folder.path());
         log.append(&batch(0, 1)).expect("appends");
     }
-    let disk = FaultyDisk::default();
-    let faults = Arc::clone(&disk.faults);
-    let dir = open_dir_on(Arc::new(disk), folder.path()).expect("opens");
+    let disk = FaultyDisk::over(folder.path());
+    let dir = open_dir_on(Arc::new(disk.clone()), folder.path()).expect("opens");
     let log = open_log(&dir, small_segments());
     log.append(&batch(1, 1)).expect("appends");
-    faults.synced_dirs.lock().expect("not poisoned").clear();
+    disk.forget_calls();
     log.wait(2, Durability::Disk).await.expect("syncs");
-    let mut synced = faults.synced_dirs.lock().expect("not poisoned").clone();
+    let mut synced = disk.calls(Call::SyncDir);
     synced.sort();
     assert_eq!(
         synced,

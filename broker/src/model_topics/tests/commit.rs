@@ -9,10 +9,10 @@ use inference::stream_log::{
 };
 use storage::partition_log::ReadLimit;
 
-use super::faulty_disk::Call;
 use super::world::{
-    CRASHES, Crash, NoState, Runner, SCORED, World, output, records, scored, value,
+    CRASHES, Crash, NoState, Runner, SCORED, World, failing, output, records, scored, value,
 };
+use faulty_disk::Call;
 
 const CHANGELOG: &str = "scored.changelog-0";
 
@@ -40,7 +40,7 @@ async fn a_refused_write_is_taken_back_and_tried_again() {
         commit.outputs.push(dead);
         let commits = Arc::from([commit]);
 
-        world.disk.fail(Call::Write, folder, ".log");
+        world.disk.fail(failing(Call::Write, folder, ".log"));
         for _ in 0..2 {
             let error = runner.commit(&commits).await.unwrap_err();
             assert!(matches!(error, CommitError::Retry(_)), "{folder}: {error}");
@@ -69,7 +69,9 @@ async fn a_changelog_that_fails_to_sync_ends_it() {
     for crash in CRASHES {
         let mut world = World::new(SCORED).await;
         let (runner, commits) = three_read(&world).await;
-        world.disk.fail_next(Call::Sync, CHANGELOG, ".log");
+        world
+            .disk
+            .fail(failing(Call::Sync, CHANGELOG, ".log").once());
         for _ in 0..2 {
             let error = runner.commit(&commits).await.unwrap_err();
             assert!(matches!(error, CommitError::Fatal(_)), "{error}");
@@ -104,8 +106,8 @@ async fn a_changelog_that_can_not_be_cut_back_ends_it() {
         ..commit(&[0; 8192])[0].clone()
     };
     runner.commit(&Arc::from([first])).await.unwrap();
-    world.disk.fail(Call::Write, CHANGELOG, ".index");
-    world.disk.fail(Call::Cut, CHANGELOG, "");
+    world.disk.fail(failing(Call::Write, CHANGELOG, ".index"));
+    world.disk.fail(failing(Call::SetLen, CHANGELOG, ""));
     let error = runner.commit(&commit(&[1; 8192])).await.unwrap_err();
     assert!(matches!(error, CommitError::Fatal(_)), "{error}");
     assert_eq!(world.values("scored", 0), scored(0..0));
@@ -126,7 +128,7 @@ async fn an_input_or_an_output_that_fails_to_sync_ends_it() {
         world.append("transactions", 0, 0..3);
         let mut runner = Runner::start(world.log("scored")).await;
         let commits = runner.read(0, 3).await;
-        world.disk.fail_next(Call::Sync, folder, ".log");
+        world.disk.fail(failing(Call::Sync, folder, ".log").once());
         let error = runner.commit(&commits).await.unwrap_err();
         assert!(matches!(error, CommitError::Fatal(_)), "{folder}: {error}");
         assert_eq!(world.values("scored", 0), scored(0..0));
@@ -147,7 +149,7 @@ async fn consumers_see_nothing_that_is_staged() {
     let world = World::new(SCORED).await;
     let (runner, commits) = three_read(&world).await;
     let derived = world.partition("scored", 0);
-    world.disk.hold_syncs(CHANGELOG);
+    world.disk.hold(Call::Sync, CHANGELOG);
     let (committed, ()) = tokio::join!(runner.commit(&commits), async {
         let changelog = &world.topics("scored").changelog;
         while changelog.offsets().log_end_offset == 0 {
@@ -205,7 +207,7 @@ async fn model_topics_do_not_wait_for_each_other() {
         world
             .append_synced("transactions", 1, number..number + 1)
             .await;
-        world.disk.hold_syncs(held);
+        world.disk.hold(Call::Sync, held);
         let slow = runner.commit(&commits);
         tokio::pin!(slow);
         let end = number as i64 + 1;
@@ -229,7 +231,7 @@ async fn model_topics_do_not_wait_for_each_other() {
 async fn a_commit_goes_on_without_its_caller() {
     let world = World::new(SCORED).await;
     let (mut runner, commits) = three_read(&world).await;
-    world.disk.hold_syncs("scored-0");
+    world.disk.hold(Call::Sync, "scored-0");
     let commit = runner.log.commit(commits.clone());
     let gone = tokio::time::timeout(Duration::from_millis(50), commit).await;
     assert!(gone.is_err(), "its disk is held");
@@ -271,7 +273,9 @@ async fn state_that_was_refused_is_not_restored() {
     let (runner, commits) = three_read(&world).await;
     let mut commit = commits[0].clone();
     commit.state = vec![(Bytes::from("key"), Some(Bytes::from("value")))];
-    world.disk.fail_next(Call::Write, CHANGELOG, ".log");
+    world
+        .disk
+        .fail(failing(Call::Write, CHANGELOG, ".log").once());
     let task = commit.task;
     runner.commit(&Arc::from([commit])).await.unwrap_err();
     let mut keys = Keys(Vec::new());

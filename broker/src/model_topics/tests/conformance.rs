@@ -11,8 +11,8 @@ use storage::checkpoint::{OffsetCheckpoint, write_offsets};
 use storage::partition_log::ReadLimit;
 
 use super::super::embedded::EmbeddedLog;
-use super::faulty_disk::Call;
-use super::world::{self, Crash, World, records, synced};
+use super::world::{self, Crash, World, failing, records, synced};
+use faulty_disk::Call;
 
 const NAMES: [&str; INPUTS] = ["first", "second"];
 
@@ -124,7 +124,9 @@ impl Harness for Embedded {
         match fault {
             CommitFault::Retry => {
                 let changelog = "scored.changelog-0";
-                self.world.disk.fail_next(Call::Write, changelog, ".log");
+                self.world
+                    .disk
+                    .fail(failing(Call::Write, changelog, ".log").once());
                 true
             }
             // The disk says at once, or for good, how a commit ended.

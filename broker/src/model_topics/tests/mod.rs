@@ -4,7 +4,6 @@
 mod commit;
 mod conformance;
 mod crash;
-mod faulty_disk;
 mod reading;
 mod recovery;
 mod start;

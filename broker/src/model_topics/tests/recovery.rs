@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes};
 use storage::batch::{BatchBuilder, Compression};
 use storage::partition_log::ReadLimit;
 
-use super::faulty_disk::Call;
-use super::world::{CRASHES, Crash, Runner, SCORED, World, records, scored, synced};
+use super::world::{CRASHES, Crash, Runner, SCORED, World, failing, records, scored, synced};
+use faulty_disk::Call;
 
 const OTHER: &str = "
     [[model_topic]]
@@ -106,7 +106,7 @@ async fn a_changelog_that_can_not_be_synced_publishes_nothing() {
     world.end(Crash::Kill);
     world
         .disk
-        .fail_next(Call::Sync, "scored.changelog-0", ".log");
+        .fail(failing(Call::Sync, "scored.changelog-0", ".log").once());
     world.open().await;
     assert_eq!(
         world.recovered().failed.keys().collect::<Vec<_>>(),

@@ -2,8 +2,8 @@
 
 use inference::stream_log::{Error, StreamLog, Task};
 
-use super::faulty_disk::Call;
-use super::world::{CRASHES, Crash, NoState, Runner, SCORED, World, scored, value};
+use super::world::{CRASHES, Crash, NoState, Runner, SCORED, World, failing, scored, value};
+use faulty_disk::Call;
 
 const LATEST: &str = "
     [[model_topic]]
@@ -50,14 +50,14 @@ async fn latest_is_not_used_where_it_was_not_written_down() {
     let log = world.log("scored");
     world
         .disk
-        .fail_next(Call::Write, "scored.changelog-0", ".log");
+        .fail(failing(Call::Write, "scored.changelog-0", ".log").once());
     let error = log.restore(TASK, &mut NoState).await.unwrap_err();
     assert!(matches!(error, Error::Retry(_)), "{error}");
     assert_eq!(committed(&log), 0);
 
     world
         .disk
-        .fail_next(Call::Sync, "scored.changelog-0", ".log");
+        .fail(failing(Call::Sync, "scored.changelog-0", ".log").once());
     let error = log.restore(TASK, &mut NoState).await.unwrap_err();
     assert!(matches!(error, Error::Fatal(_)), "{error}");
     assert_eq!(committed(&log), 0);
@@ -101,7 +101,7 @@ async fn latest_waits_for_an_input_that_is_not_readable() {
     world.end(Crash::Kill);
     world
         .disk
-        .fail_next(Call::Sync, "scored.changelog-0", ".log");
+        .fail(failing(Call::Sync, "scored.changelog-0", ".log").once());
     world.open().await;
     let log = world.log("late");
     let error = log.restore(TASK, &mut NoState).await.unwrap_err();

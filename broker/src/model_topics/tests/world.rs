@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use faulty_disk::{Call, Failure, Fault, FaultyDisk, Keep, write_tree};
 use inference::spec::ModelTopicSpec;
 use inference::stream_log::{
     Commit, CommitError, Event, Output, OutputTopic, Positions, StateSink, StreamLog, Task,
@@ -23,7 +24,7 @@ use super::super::embedded::{EmbeddedLog, Topics};
 use super::super::recovery::{self, Recovered};
 use super::super::topics;
 use super::super::turns::Turns;
-use super::faulty_disk::FaultyDisk;
+
 use crate::catalog::{Catalog, Topic, TopicDefaults};
 use crate::clock::{Clock, SystemClock};
 
@@ -77,10 +78,11 @@ impl World {
         }
 
         let config: Config = toml::from_str(toml).unwrap();
+        let folder = tempfile::tempdir().unwrap();
         let mut world = Self {
-            disk: FaultyDisk::default(),
+            disk: FaultyDisk::over(folder.path()),
             specs: config.model_topic.into_iter().map(Arc::new).collect(),
-            folder: tempfile::tempdir().unwrap(),
+            folder,
             open: None,
         };
         world.open().await;
@@ -137,7 +139,10 @@ impl World {
         assert_eq!(log_dir.strong_count(), 0, "somebody still has the folder");
         self.disk.heal();
         if crash == Crash::PowerCut {
-            self.disk.cut_power();
+            let left = self.disk.image().tree(Keep::None);
+            std::fs::remove_dir_all(self.folder.path()).unwrap();
+            write_tree(&left, self.folder.path()).unwrap();
+            self.disk = FaultyDisk::over(self.folder.path());
         }
     }
 
@@ -241,6 +246,15 @@ impl World {
         batch.output_end(topics.derived.id, partition, end);
         topics.changelog.append_internal(&batch.build()).unwrap();
     }
+}
+
+/// Such calls on files of that folder and suffix fail; a write has written half by then.
+pub(super) fn failing(call: Call, folder: &str, suffix: &str) -> Fault {
+    let failure = match call {
+        Call::Write => Failure::Torn(libc::ENOSPC),
+        _ => Failure::Errno(libc::EIO),
+    };
+    Fault::new(call, failure).in_folder(folder).on(suffix)
 }
 
 pub(super) fn value(number: usize) -> String {
