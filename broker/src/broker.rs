@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -26,6 +26,9 @@ pub struct Broker {
     pub admission: Arc<Admission>,
     /// What requests and responses may hold.
     pub memory: Arc<Budgets>,
+    /// Held by whoever decompresses or compresses a client's batch: as many may as there are network
+    /// threads, which bounds both the threads that it keeps busy and the memory that it takes.
+    pub recompressing: Arc<Semaphore>,
     /// What may be set for the whole broker.
     pub settings: Settings,
     /// Topics, partitions, configs, ids.

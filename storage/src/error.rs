@@ -37,6 +37,9 @@ pub enum Error {
         /// The latest that is taken.
         latest: i64,
     },
+    /// The batch says that its times are the broker's, which only the broker can say.
+    #[error("producers do not set the timestamp type LogAppendTime")]
+    TimestampTypeOfBroker,
     /// The batch's magic is not 2.
     #[error("record batch has magic {0}, only magic 2 is supported")]
     UnsupportedMagic(i8),

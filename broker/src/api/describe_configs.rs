@@ -62,7 +62,7 @@ impl From<ConfigKind> for Type {
     fn from(kind: ConfigKind) -> Self {
         match kind {
             ConfigKind::Boolean | ConfigKind::NotServed => Self::Boolean,
-            ConfigKind::Int { .. } => Self::Int,
+            ConfigKind::Int { .. } | ConfigKind::IntOr { .. } => Self::Int,
             ConfigKind::Long { .. } => Self::Long,
             ConfigKind::Double { .. } => Self::Double,
             ConfigKind::Choice(_) => Self::String,

@@ -18,7 +18,9 @@ pub fn of_storage(error: &Error) -> ResponseError {
         Error::InvalidRecord(_) | Error::InvalidRecordAt { .. } | Error::UnsupportedMagic(_) => {
             ResponseError::InvalidRecord
         }
-        Error::InvalidTimestamp { .. } => ResponseError::InvalidTimestamp,
+        Error::InvalidTimestamp { .. } | Error::TimestampTypeOfBroker => {
+            ResponseError::InvalidTimestamp
+        }
         Error::BatchTooLarge { .. } => ResponseError::MessageTooLarge,
         Error::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
         // Not PRODUCER_FENCED, which only transactional producers understand (KIP-588).

@@ -4,7 +4,8 @@
 //!   the order in which they were sent; waiting for the disk happens in the reply, while the next
 //!   request is handled.
 //! - `acks=all` waits for the topic's `durability_all`, `acks=1` for its `durability_one`; a
-//!   duplicate of a batch that is not yet as durable waits for the same. `acks=0` has no response,
+//!   duplicate of a batch that is not yet as durable waits for the same. Where an append makes it
+//!   `flush.messages`, its answer waits for the disk under any acks. `acks=0` has no response,
 //!   and closes the connection when a partition fails, as Kafka does.
 //! - A batch is stored whole or refused whole; where one record is to blame, the answer names it from
 //!   version 8 (KIP-467).
@@ -89,7 +90,7 @@ pub async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Reply<Prod
         for data in data.partition_data {
             let place = (response.responses.len(), answers.len());
             answers.push(match &topic {
-                Ok((topic, acks)) => append(ctx, topic, *acks, data, place, &mut undurable),
+                Ok((topic, acks)) => append(ctx, topic, *acks, data, place, &mut undurable).await,
                 Err(refusal) => refused(data.index, refusal.clone()),
             });
         }
@@ -249,7 +250,7 @@ fn reserved_for(topic: &Topic) -> Option<Refusal> {
 }
 
 /// Appends one partition's batch; notes what is left to wait for.
-fn append(
+async fn append(
     ctx: &RequestContext,
     topic: &Arc<Topic>,
     acks: Acks,
@@ -258,11 +259,13 @@ fn append(
     undurable: &mut Vec<Undurable>,
 ) -> PartitionProduceResponse {
     let index = data.index;
-    let (log, appended) = match try_append(ctx, topic, data) {
+    let (log, appended) = match try_append(ctx, topic, data).await {
         Ok(appended) => appended,
         Err(refusal) => return refused(index, refusal),
     };
     let durability = match acks {
+        // As in Kafka, where the append itself would sync.
+        _ if appended.flushes => Durability::Disk,
         Acks::None => Durability::PageCache,
         Acks::One => topic.config.durability_one,
         Acks::All => topic.config.durability_all,
@@ -289,7 +292,7 @@ fn append(
         .with_log_start_offset(appended.log_start_offset)
 }
 
-fn try_append<'a>(
+async fn try_append<'a>(
     ctx: &RequestContext,
     topic: &'a Topic,
     data: PartitionProduceData,
@@ -310,10 +313,38 @@ fn try_append<'a>(
             )
         })?;
     check_batch(&records, ctx.api_version)?;
-    match log.append(&records) {
+    let appended = if log.opens(&records) {
+        append_elsewhere(ctx, log, records).await?
+    } else {
+        log.append(&records)
+    };
+    match appended {
         Ok(appended) => Ok((log, appended)),
         Err(error) => Err(Refusal::of_storage(&topic.name, data.index, &error)),
     }
+}
+
+/// Appends what has to be opened first where it keeps no other connection waiting. This one's next
+/// request waits, so that a producer's batches stay in order.
+async fn append_elsewhere(
+    ctx: &RequestContext,
+    log: &Arc<PartitionLog>,
+    records: Bytes,
+) -> Result<Result<Appended, storage::Error>, Refusal> {
+    // The semaphore is never closed.
+    let permit = Arc::clone(&ctx.broker.recompressing).acquire_owned().await;
+    let log = Arc::clone(log);
+    let work = move || {
+        let _permit = permit;
+        log.append(&records)
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "an append ended early");
+        Refusal::new(
+            ResponseError::UnknownServerError,
+            "the append ended early; the broker's log says why",
+        )
+    })
 }
 
 /// What depends on the protocol rather than on the log, which checks the rest.

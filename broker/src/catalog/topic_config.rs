@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use storage::LogConfig;
-use storage::config::TimestampType;
+use storage::batch::Compression;
+use storage::config::{CompressionType, TimestampType};
 use storage::partition_log::Durability;
 
 use super::{CatalogError, TopicConfig};
@@ -28,6 +29,9 @@ const INTERNAL_SEGMENT_BYTES: &str = "internal.segment.bytes";
 /// indexes, so that a segment can always take a batch.
 const MIN_SEGMENT_INDEX_BYTES: u32 = 64;
 
+/// The `compression.gzip.level` that leaves it to gzip.
+const GZIP_OWN_LEVEL: i32 = -1;
+
 /// The longest value: a list may repeat itself.
 const MAX_VALUE_BYTES: usize = 4096;
 
@@ -44,6 +48,15 @@ pub enum ConfigKind {
         min: i32,
         /// The largest value.
         max: i32,
+    },
+    /// A 32-bit integer between bounds, or this one beside them.
+    IntOr {
+        /// The smallest value.
+        min: i32,
+        /// The largest value.
+        max: i32,
+        /// What is taken too.
+        or: i32,
     },
     /// A 64-bit integer.
     Long {
@@ -84,6 +97,11 @@ impl ConfigKind {
                 Ok(number) if number < min => Err(format!("must be at least {min}")),
                 Ok(number) if number > max => Err(format!("must be at most {max}")),
                 Ok(_) => Ok(()),
+                Err(_) => Err("must be a 32-bit integer".to_owned()),
+            },
+            Self::IntOr { min, max, or } => match value.parse::<i32>() {
+                Ok(number) if (min..=max).contains(&number) || number == or => Ok(()),
+                Ok(_) => Err(format!("must be between {min} and {max}, or {or}")),
                 Err(_) => Err("must be a 32-bit integer".to_owned()),
             },
             Self::Long { min } => match value.parse::<i64>() {
@@ -288,12 +306,16 @@ impl TopicConfig {
         let log = LogConfig {
             segment_bytes,
             segment_ms: values.number("segment.ms")?,
+            segment_jitter_ms: values.number("segment.jitter.ms")?,
             segment_index_bytes: segment_index_bytes.max(MIN_SEGMENT_INDEX_BYTES),
             index_interval_bytes: values.number("index.interval.bytes")?,
             max_message_bytes: values.number("max.message.bytes")?,
+            compression: values.compression()?,
             message_timestamp_type: values.timestamp_type()?,
             message_timestamp_before_max_ms: values.number("message.timestamp.before.max.ms")?,
             message_timestamp_after_max_ms: values.number("message.timestamp.after.max.ms")?,
+            flush_messages: values.number("flush.messages")?,
+            flush_ms: values.number("flush.ms")?,
             compact: values.is_compact()?,
             producer_id_expiration_ms: defaults.producer_id_expiration_ms(),
         };
@@ -323,6 +345,35 @@ impl<'a> Values<'a> {
 
     fn is_compact(&self) -> Result<bool, CatalogError> {
         Ok(list(self.text("cleanup.policy")?).any(|word| word == "compact"))
+    }
+
+    fn compression(&self) -> Result<CompressionType, CatalogError> {
+        let name = "compression.type";
+        let (codec, level) = match self.text(name)? {
+            "producer" => return Ok(CompressionType::Producer),
+            "uncompressed" => (Compression::None, None),
+            "gzip" => {
+                let level: i32 = self.number("compression.gzip.level")?;
+                (
+                    Compression::Gzip,
+                    (level != GZIP_OWN_LEVEL).then_some(level),
+                )
+            }
+            "snappy" => (Compression::Snappy, None),
+            "lz4" => (Compression::Lz4, None),
+            "zstd" => {
+                let level = self.number("compression.zstd.level")?;
+                (Compression::Zstd, Some(level))
+            }
+            other => {
+                return Err(invalid(
+                    name,
+                    other,
+                    "must be one of gzip, lz4, producer, snappy, uncompressed, zstd",
+                ));
+            }
+        };
+        Ok(CompressionType::Codec { codec, level })
     }
 
     fn timestamp_type(&self) -> Result<TimestampType, CatalogError> {
@@ -444,6 +495,7 @@ mod tests {
             ("min.cleanable.dirty.ratio", "NaN", "between 0 and 1"),
             ("compression.type", "brotli", "one of gzip"),
             ("compression.lz4.level", "18", "at most 17"),
+            ("compression.gzip.level", "0", "between 1 and 9, or -1"),
             ("message.timestamp.type", "createtime", "one of CreateTime"),
             ("milena.acks.one.durability", "tape", "one of disk"),
             ("no.such.config", "1", "unknown topic config"),

@@ -144,14 +144,30 @@ pub struct LogSection {
     pub segment_bytes: i64,
     /// The age at which a segment rolls.
     pub segment_ms: i64,
+    /// The most that is subtracted from that.
+    pub segment_jitter_ms: i64,
     /// The size of an offset index at which its segment rolls, bytes.
     pub segment_index_bytes: i64,
     /// Bytes of log between two index entries.
     pub index_interval_bytes: i64,
     /// The largest record batch, bytes.
     pub max_message_bytes: i64,
+    /// The codec in which batches are stored; `producer`: as they come.
+    pub compression_type: String,
+    /// The level of gzip.
+    pub compression_gzip_level: i64,
+    /// The level of zstd.
+    pub compression_zstd_level: i64,
+    /// After how many records a partition is synced.
+    pub flush_messages: i64,
+    /// How long a record may be unsynced.
+    pub flush_ms: i64,
     /// Which time a record carries, `CreateTime` or `LogAppendTime`.
     pub message_timestamp_type: String,
+    /// How far a producer's time may be in the past.
+    pub message_timestamp_before_max_ms: i64,
+    /// How far a producer's time may be in the future.
+    pub message_timestamp_after_max_ms: i64,
     /// What `acks=all` waits for, `disk` or `page_cache`.
     pub acks_all_durability: String,
     /// What `acks=1` waits for, `disk` or `page_cache`.
@@ -163,10 +179,18 @@ impl Default for LogSection {
         Self {
             segment_bytes: 1 << 30,
             segment_ms: 7 * 24 * 60 * 60 * 1000,
+            segment_jitter_ms: 0,
             segment_index_bytes: 10 * 1024 * 1024,
             index_interval_bytes: 4096,
             max_message_bytes: 1024 * 1024 + 12,
+            compression_type: "producer".to_owned(),
+            compression_gzip_level: -1,
+            compression_zstd_level: 3,
+            flush_messages: i64::MAX,
+            flush_ms: i64::MAX,
             message_timestamp_type: "CreateTime".to_owned(),
+            message_timestamp_before_max_ms: i64::MAX,
+            message_timestamp_after_max_ms: 60 * 60 * 1000,
             acks_all_durability: "disk".to_owned(),
             acks_one_durability: "page_cache".to_owned(),
         }
@@ -175,45 +199,30 @@ impl Default for LogSection {
 
 impl LogSection {
     /// Each key with the topic config that it is the default of, and its value.
-    fn topic_configs(&self) -> [(&'static str, &'static str, String); 8] {
-        [
-            (
-                "segment_bytes",
-                "segment.bytes",
-                self.segment_bytes.to_string(),
-            ),
-            ("segment_ms", "segment.ms", self.segment_ms.to_string()),
-            (
-                "segment_index_bytes",
-                "segment.index.bytes",
-                self.segment_index_bytes.to_string(),
-            ),
-            (
-                "index_interval_bytes",
-                "index.interval.bytes",
-                self.index_interval_bytes.to_string(),
-            ),
-            (
-                "max_message_bytes",
-                "max.message.bytes",
-                self.max_message_bytes.to_string(),
-            ),
-            (
-                "message_timestamp_type",
-                "message.timestamp.type",
-                self.message_timestamp_type.clone(),
-            ),
-            (
-                "acks_all_durability",
-                "milena.acks.all.durability",
-                self.acks_all_durability.clone(),
-            ),
-            (
-                "acks_one_durability",
-                "milena.acks.one.durability",
-                self.acks_one_durability.clone(),
-            ),
-        ]
+    fn topic_configs(&self) -> Vec<(&'static str, &'static str, String)> {
+        macro_rules! configs {
+            ($($key:ident: $config:literal,)*) => {
+                vec![$((stringify!($key), $config, self.$key.to_string()),)*]
+            };
+        }
+        configs! {
+            segment_bytes: "segment.bytes",
+            segment_ms: "segment.ms",
+            segment_jitter_ms: "segment.jitter.ms",
+            segment_index_bytes: "segment.index.bytes",
+            index_interval_bytes: "index.interval.bytes",
+            max_message_bytes: "max.message.bytes",
+            compression_type: "compression.type",
+            compression_gzip_level: "compression.gzip.level",
+            compression_zstd_level: "compression.zstd.level",
+            flush_messages: "flush.messages",
+            flush_ms: "flush.ms",
+            message_timestamp_type: "message.timestamp.type",
+            message_timestamp_before_max_ms: "message.timestamp.before.max.ms",
+            message_timestamp_after_max_ms: "message.timestamp.after.max.ms",
+            acks_all_durability: "milena.acks.all.durability",
+            acks_one_durability: "milena.acks.one.durability",
+        }
     }
 }
 

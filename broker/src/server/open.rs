@@ -6,7 +6,7 @@ use std::sync::Arc;
 use storage::LogDir;
 use storage::disk::RealDisk;
 use storage::log_dir::LogDirConfig;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::Broker;
 use crate::catalog::{Catalog, CatalogError, NewTopic, TopicKind};
@@ -136,6 +136,7 @@ async fn open_broker(
             settings.queued_max_request_bytes,
             settings.queued_max_response_bytes,
         ),
+        recompressing: Arc::new(Semaphore::new(settings.network_threads.max(1))),
         node_id: config.broker.node_id,
         advertised,
         cluster_id: log_dir.cluster_id().to_owned(),

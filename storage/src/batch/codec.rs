@@ -24,6 +24,8 @@ const XERIAL_VERSION: [u8; 4] = [0, 0, 0, 1];
 const XERIAL_BLOCK_SIZE: usize = 32 * 1024;
 /// Snappy's best is 64 bytes for three; a length that claims more is a lie.
 const SNAPPY_MAX_RATIO: usize = 32;
+/// The most that gzip knows.
+const GZIP_MAX_LEVEL: u32 = 9;
 /// zstd's own default.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -44,12 +46,21 @@ pub(super) fn decompress(
     }
 }
 
-/// `bytes` compressed. Fails only where a codec itself does, such as for want of memory.
-pub(super) fn compress(codec: Compression, bytes: &[u8]) -> io::Result<Vec<u8>> {
+/// `bytes` compressed, at the codec's own level where none is given; snappy and lz4 have one level.
+/// Fails only where a codec itself does, such as for want of memory.
+pub(super) fn compress(
+    codec: Compression,
+    level: Option<i32>,
+    bytes: &[u8],
+) -> io::Result<Vec<u8>> {
     match codec {
         Compression::None => Ok(bytes.to_vec()),
         Compression::Gzip => {
-            let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
+            let level = level
+                .and_then(|level| u32::try_from(level).ok())
+                .filter(|level| *level <= GZIP_MAX_LEVEL)
+                .map_or_else(flate2::Compression::default, flate2::Compression::new);
+            let mut encoder = GzEncoder::new(Vec::new(), level);
             encoder.write_all(bytes)?;
             encoder.finish()
         }
@@ -62,7 +73,7 @@ pub(super) fn compress(codec: Compression, bytes: &[u8]) -> io::Result<Vec<u8>> 
             encoder.write_all(bytes)?;
             encoder.finish().map_err(io::Error::other)
         }
-        Compression::Zstd => zstd::bulk::compress(bytes, ZSTD_LEVEL),
+        Compression::Zstd => zstd::bulk::compress(bytes, level.unwrap_or(ZSTD_LEVEL)),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// The only batch format there is: magic 2.
 const MAGIC_V2: i8 = 2;
-const COMPRESSION_MASK: i16 = 0b111;
+pub(super) const COMPRESSION_MASK: i16 = 0b111;
 pub(super) const LOG_APPEND_TIME_BIT: i16 = 1 << 3;
 const TRANSACTIONAL_BIT: i16 = 1 << 4;
 const CONTROL_BIT: i16 = 1 << 5;

@@ -318,7 +318,7 @@ fn compressed(compression: Compression, bytes: Vec<u8>) -> (Compression, Vec<u8>
     if compression == Compression::None {
         return (Compression::None, bytes);
     }
-    let Ok(records) = codec::compress(compression, &bytes[layout::RECORDS..]) else {
+    let Ok(records) = codec::compress(compression, None, &bytes[layout::RECORDS..]) else {
         return (Compression::None, bytes);
     };
     let mut batch = bytes;

@@ -4,10 +4,14 @@
 //! its CRC is right; it holds at least one record, and exactly as many as its offsets span; it is no
 //! control batch; uncompressed records are well formed to the last byte and count their offsets up
 //! from 0. Compressed records are *not* opened, except on compacted topics, where every record
-//! needs a key: a reader that opens a bad one fails that batch alone. Timestamps are within the
-//! topic's bounds: of every record that is looked at, else the header's first and largest.
+//! needs a key, and where they are stored in another codec: a reader that opens a bad one fails that
+//! batch alone. Timestamps are within the topic's bounds: of every record that is looked at, else the
+//! header's first and largest.
 //!
-//! Damage is `CorruptBatch` (a client may send again), what is intact but wrong `InvalidRecord`.
+//! Damage is `CorruptBatch` (a client may send again), what is intact but wrong `InvalidRecord`:
+//! records that do not decompress, too, where the CRC is right.
+//!
+//! Opening takes at most [`MAX_DECOMPRESSION_RATIO`] times `max.message.bytes`, and never 2 GiB.
 
 use std::ops::RangeInclusive;
 
@@ -18,7 +22,7 @@ use crate::error::{Error, Result};
 
 /// Decompressed records may be this many times `max.message.bytes` where a batch has to be opened.
 /// Clients bound what they compress by about the same setting, so that real ones stay near 1.
-const MAX_DECOMPRESSION_RATIO: usize = 64;
+pub const MAX_DECOMPRESSION_RATIO: usize = 64;
 
 /// The timestamp of a record that has none.
 const NO_TIMESTAMP: i64 = -1;
@@ -48,8 +52,28 @@ impl Limits {
     }
 }
 
+/// What was found out about a batch besides that it is sound.
+#[derive(Debug)]
+pub(crate) struct Checked<'a> {
+    /// The batch.
+    pub batch: Batch<'a>,
+    /// Its records, where they are compressed and had to be opened.
+    pub decompressed: Option<Vec<u8>>,
+    /// The largest timestamp of the records, where they were looked at: the header may have another.
+    pub max_timestamp: Option<i64>,
+}
+
 /// Checks that `bytes` are exactly one sound batch.
 pub fn validate_client_batch(bytes: &[u8], limits: &Limits) -> Result<()> {
+    check_client_batch(bytes, limits, false).map(drop)
+}
+
+/// As [`validate_client_batch`]; with `open`, compressed records are looked at on every topic.
+pub(crate) fn check_client_batch<'a>(
+    bytes: &'a [u8],
+    limits: &Limits,
+    open: bool,
+) -> Result<Checked<'a>> {
     let batch = Batch::parse(bytes)?;
     if batch.size_in_bytes() != bytes.len() {
         return Err(Error::InvalidRecord(format!(
@@ -65,20 +89,38 @@ pub fn validate_client_batch(bytes: &[u8], limits: &Limits) -> Result<()> {
     }
     batch.check_crc()?;
     check_header(&batch)?;
+    let (mut decompressed, mut max_timestamp) = (None, None);
     match batch.compression()? {
-        Compression::None => check_records(&batch, batch.records_bytes(), limits),
-        compression if limits.require_keys => {
-            let max_bytes = limits
-                .max_message_bytes
-                .saturating_mul(MAX_DECOMPRESSION_RATIO);
-            let decompressed = codec::decompress(compression, batch.records_bytes(), max_bytes)?;
-            check_records(&batch, &decompressed, limits)
+        Compression::None => {
+            max_timestamp = Some(check_records(&batch, batch.records_bytes(), limits)?);
+        }
+        compression if limits.require_keys || open => {
+            let records = decompress(&batch, compression, limits)?;
+            max_timestamp = Some(check_records(&batch, &records, limits)?);
+            decompressed = Some(records);
         }
         _ => {
             limits.check_timestamp(batch.base_timestamp(), Some(0))?;
-            limits.check_timestamp(batch.max_timestamp(), None)
+            limits.check_timestamp(batch.max_timestamp(), None)?;
         }
     }
+    Ok(Checked {
+        batch,
+        decompressed,
+        max_timestamp,
+    })
+}
+
+fn decompress(batch: &Batch<'_>, compression: Compression, limits: &Limits) -> Result<Vec<u8>> {
+    let max_bytes = limits
+        .max_message_bytes
+        .saturating_mul(MAX_DECOMPRESSION_RATIO)
+        .min(i32::MAX as usize);
+    codec::decompress(compression, batch.records_bytes(), max_bytes).map_err(|error| match error {
+        // The CRC is right: it would be no better if it was sent again.
+        Error::CorruptBatch(reason) => Error::InvalidRecord(reason),
+        other => other,
+    })
 }
 
 fn check_header(batch: &Batch<'_>) -> Result<()> {
@@ -118,8 +160,10 @@ fn check_producer(batch: &Batch<'_>) -> Result<()> {
     )))
 }
 
-/// Walks uncompressed `records`, which must be what `batch` says and nothing more.
-fn check_records(batch: &Batch<'_>, mut records: &[u8], limits: &Limits) -> Result<()> {
+/// Walks uncompressed `records`, which must be what `batch` says and nothing more. Returns the
+/// largest timestamp.
+fn check_records(batch: &Batch<'_>, mut records: &[u8], limits: &Limits) -> Result<i64> {
+    let mut max_timestamp = NO_TIMESTAMP;
     for index in 0..batch.records_count() {
         let timestamp_delta =
             check_record(&mut records, index, limits.require_keys).map_err(|Malformed(what)| {
@@ -130,9 +174,10 @@ fn check_records(batch: &Batch<'_>, mut records: &[u8], limits: &Limits) -> Resu
             })?;
         let timestamp = batch.base_timestamp().wrapping_add(timestamp_delta);
         limits.check_timestamp(timestamp, Some(index))?;
+        max_timestamp = max_timestamp.max(timestamp);
     }
     if records.is_empty() {
-        return Ok(());
+        return Ok(max_timestamp);
     }
     Err(Error::InvalidRecord(format!(
         "{} bytes follow the last record",

@@ -1,8 +1,10 @@
 //! Appending: check, assign an offset, write to the page cache, publish.
 //!
-//! A batch is written as it came, but for its header's 61 bytes, in one vectored write. Whatever
-//! fails, nothing of the append is left behind.
+//! A batch is written as it came, but for its header's 61 bytes, in one vectored write; where the
+//! topic wants another codec, the batch that was made of it is. Whatever fails, nothing of the append
+//! is left behind.
 
+use std::borrow::Cow;
 use std::ops::{Range, RangeInclusive};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -12,10 +14,11 @@ use bytes::Bytes;
 use super::sync::lock;
 use super::{Appended, PartitionLog, Visibility, Writer};
 use crate::batch::header::{self, patch_header, patch_header_with_log_append_time};
-use crate::batch::validate::{Limits, validate_client_batch};
-use crate::batch::{Batch, layout};
+use crate::batch::rewrite::rewritten;
+use crate::batch::validate::{Limits, check_client_batch};
+use crate::batch::{Batch, Compression, layout};
 use crate::checkpoint;
-use crate::config::TimestampType;
+use crate::config::{CompressionType, TimestampType};
 use crate::error::{Error, Result};
 use crate::producer_state::Decision;
 use crate::segment::{BatchHead, SegmentWriter};
@@ -23,8 +26,9 @@ use crate::{LogConfig, Offset};
 
 impl PartitionLog {
     /// Validates one client batch, checks its producer's sequence, assigns its offset and writes
-    /// it to the page cache. The payload is neither copied nor decompressed. Wait for durability
-    /// with [`PartitionLog::wait`]; a duplicate has to wait for the same.
+    /// it to the page cache. The payload is neither copied nor decompressed, unless
+    /// [`PartitionLog::opens`] says so. Wait for durability with [`PartitionLog::wait`]; a duplicate
+    /// has to wait for the same.
     pub fn append(&self, batch: &Bytes) -> Result<Appended> {
         self.check_ordinary()?;
         // Asked again under the lock, which whoever closes the log holds while it syncs.
@@ -36,8 +40,8 @@ impl PartitionLog {
             require_keys: config.compact,
             timestamps: timestamps(&config, now_ms),
         };
-        validate_client_batch(batch, &limits)?;
-        let batch = Batch::parse(batch)?;
+        let batch = as_stored(batch, &limits, &config)?;
+        let batch = Batch::parse(&batch)?;
         let log_append_time = match config.message_timestamp_type {
             TimestampType::CreateTime => None,
             TimestampType::LogAppendTime => Some(now_ms),
@@ -58,6 +62,7 @@ impl PartitionLog {
                 log_append_time_ms: log_append_time.map(|_| append_time_ms),
                 log_start_offset,
                 duplicate: true,
+                flushes: self.shared.flush_after_append(&config),
             });
         }
         let base_offset = writer.end;
@@ -70,7 +75,18 @@ impl PartitionLog {
             log_append_time_ms: log_append_time,
             log_start_offset,
             duplicate: false,
+            flushes: self.shared.flush_after_append(&config),
         })
+    }
+
+    /// Whether appending `batch` would decompress or compress it, which takes a thread's time: up to
+    /// [`MAX_DECOMPRESSION_RATIO`] times `max.message.bytes` are looked at.
+    ///
+    /// [`MAX_DECOMPRESSION_RATIO`]: crate::batch::validate::MAX_DECOMPRESSION_RATIO
+    pub fn opens(&self, batch: &[u8]) -> bool {
+        let sent = Batch::parse(batch).and_then(|batch| batch.compression());
+        // What is no batch is refused at once.
+        sent.is_ok_and(|sent| opens(sent, &self.config()))
     }
 
     /// As [`PartitionLog::append`] for batches of the broker's own (several, back to back, control
@@ -84,6 +100,7 @@ impl PartitionLog {
         let start = writer.end;
         self.append_all(&mut writer, header::batches(batches), None, now_ms, &config)?;
         self.publish_all(&writer);
+        self.shared.flush_after_append(&config);
         Ok(start..writer.end)
     }
 
@@ -215,6 +232,36 @@ impl PartitionLog {
         epochs.set_written();
         Ok(())
     }
+}
+
+fn opens(sent: Compression, config: &LogConfig) -> bool {
+    let recompressed = match config.compression {
+        CompressionType::Producer => false,
+        CompressionType::Codec { codec, .. } => codec != sent,
+    };
+    recompressed || (config.compact && sent != Compression::None)
+}
+
+/// Checks a client's batch, and gives what is to be stored of it.
+fn as_stored<'a>(sent: &'a Bytes, limits: &Limits, config: &LogConfig) -> Result<Cow<'a, Bytes>> {
+    let open = Batch::parse(sent)?
+        .compression()
+        .is_ok_and(|codec| opens(codec, config));
+    let checked = check_client_batch(sent, limits, open)?;
+    let by_broker = checked.batch.timestamp_type() == header::TimestampType::LogAppendTime;
+    if by_broker && config.message_timestamp_type == TimestampType::LogAppendTime {
+        // As Kafka does; with CreateTime it takes the batch for one of the producer's times.
+        return Err(Error::TimestampTypeOfBroker);
+    }
+    let batch = rewritten(sent, &checked, config.compression)?;
+    // Once more: it may have grown.
+    if batch.len() > limits.max_message_bytes {
+        return Err(Error::BatchTooLarge {
+            size: batch.len(),
+            limit: limits.max_message_bytes,
+        });
+    }
+    Ok(batch)
 }
 
 /// The timestamps that producers may set; where they are overwritten, they may be anything.

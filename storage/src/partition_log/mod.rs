@@ -21,6 +21,7 @@ mod append;
 mod cut;
 mod derived;
 mod epochs;
+mod flush;
 mod log_start;
 mod read;
 mod snapshots;
@@ -103,6 +104,8 @@ pub struct Appended {
     pub log_start_offset: Offset,
     /// The batch was known already; nothing was written.
     pub duplicate: bool,
+    /// `flush.messages` are reached, and are being synced: the append is done when it is durable.
+    pub flushes: bool,
 }
 
 /// Whole record batches, and the offsets they were read under.
@@ -232,6 +235,7 @@ impl PartitionLog {
 
     /// Applies a changed configuration to what is appended from now on.
     pub fn set_config(&self, config: Arc<LogConfig>) {
+        self.shared.set_flush_config(&config);
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 

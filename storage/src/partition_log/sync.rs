@@ -4,6 +4,8 @@
 //! threads once; while its `fdatasync` runs, further waiters gather for the next. A sync raises
 //! `synced_offset` to the log end that it saw *before* it began, and wakes whom that satisfies.
 //!
+//! A log is queued, too, when its topic says how much or how long may stay unsynced (`flush`).
+//!
 //! A failed sync is final: the kernel may have dropped the pages that it could not write, so a
 //! second sync that succeeds would prove nothing. Where the system has no handle left to open a
 //! file with, no sync was tried, and waiters wait until there is one.
@@ -12,10 +14,11 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use super::flush::{Alarm, Alarms, Flush};
 use super::{Offsets, Visibility};
 use crate::Offset;
 use crate::clock::Clock;
@@ -66,22 +69,24 @@ pub(crate) struct Shared {
     segments: RwLock<Segments>,
     /// Files were created or removed since the folder was last synced.
     pub dir_dirty: AtomicBool,
-    commit: Mutex<Commit>,
+    pub(super) commit: Mutex<Commit>,
     /// Held while a sync runs: one at a time.
     turn: Mutex<()>,
     failure: OnceLock<String>,
     closed: AtomicBool,
     deleted: AtomicBool,
-    queue: Arc<SyncQueue>,
+    pub(super) queue: Arc<SyncQueue>,
 }
 
 #[derive(Debug, Default)]
-struct Commit {
+pub(super) struct Commit {
     waiters: Vec<Waiter>,
     /// In the queue, or a sync thread is at it.
-    scheduled: bool,
+    pub scheduled: bool,
     /// The last turn of a sync thread found no handle to open a file with.
     held_up: bool,
+    /// What is synced though nobody waits for it.
+    pub flush: Flush,
     /// How often the log's end was cut off. What a sync saw before a cut says nothing about what
     /// was appended after it.
     cuts: u64,
@@ -265,13 +270,13 @@ impl Shared {
     /// Blocking. Puts everything appended so far on the device, and returns the end of that.
     /// [`Error::Io`] where a file could not be opened for it: then nothing has failed, and waiters
     /// wait on.
-    pub fn sync(&self) -> Result<Offset> {
+    pub fn sync(self: &Arc<Self>) -> Result<Offset> {
         let _turn = lock(&self.turn);
         self.check_exists()?;
         self.check_synced()?;
-        let (before, cuts) = {
+        let (before, cuts, began) = {
             let commit = lock(&self.commit);
-            (self.offsets(), commit.cuts)
+            (self.offsets(), commit.cuts, Instant::now())
         };
         let end = before.log_end_offset;
         if let Err(unsynced) = self.sync_files(before.synced_offset, end) {
@@ -280,7 +285,7 @@ impl Shared {
                 Unsynced::Failed(error) => self.fail(&error),
             });
         }
-        let satisfied = {
+        let (satisfied, alarm) = {
             let mut commit = lock(&self.commit);
             if commit.cuts != cuts {
                 return Ok(self.offsets().synced_offset);
@@ -288,13 +293,16 @@ impl Shared {
             if before.synced_offset < end {
                 self.change_unseen(|offsets| offsets.synced_offset = end);
             }
+            let is_all = self.offsets().log_end_offset <= end;
+            commit.flush.synced(began, is_all);
             let (satisfied, waiting) = std::mem::take(&mut commit.waiters)
                 .into_iter()
                 .partition(|waiter| waiter.end <= end);
             commit.waiters = waiting;
             let satisfied: Vec<Waiter> = satisfied;
-            satisfied
+            (satisfied, commit.flush.alarm_to_set())
         };
+        self.set_alarm(alarm);
         for waiter in satisfied {
             let _ = waiter.wake.send(Ok(()));
         }
@@ -352,6 +360,7 @@ impl Shared {
     pub fn cut(&self, end: Offset) {
         let mut commit = lock(&self.commit);
         commit.cuts += 1;
+        commit.flush.wanted = commit.flush.wanted.min(end);
         let start = self.offsets().log_start_offset;
         self.change_unseen(|offsets| {
             offsets.log_end_offset = end;
@@ -372,12 +381,13 @@ impl Shared {
         }
     }
 
-    /// One turn of a sync thread. True where waiters have gathered for another.
-    fn commit_once(&self) -> bool {
+    /// One turn of a sync thread. True where waiters have gathered for another, or as much was
+    /// appended.
+    fn commit_once(self: &Arc<Self>) -> bool {
         // A failure has told the waiters, and is logged where it happened.
-        let out_of_handles = match self.sync() {
-            Err(error @ Error::Io { .. }) => Some(error),
-            Ok(_) | Err(_) => None,
+        let (out_of_handles, failed) = match self.sync() {
+            Err(error @ Error::Io { .. }) => (Some(error), false),
+            result => (None, result.is_err()),
         };
         let held_up = out_of_handles.is_some();
         let was_held_up = std::mem::replace(&mut lock(&self.commit).held_up, held_up);
@@ -389,7 +399,11 @@ impl Shared {
             std::thread::sleep(RETRY_AFTER);
         }
         let mut commit = lock(&self.commit);
-        commit.scheduled = !commit.waiters.is_empty();
+        if failed {
+            commit.flush.wanted = 0;
+        }
+        let is_wanted = commit.flush.wanted > self.offsets().synced_offset;
+        commit.scheduled = is_wanted || !commit.waiters.is_empty();
         commit.scheduled
     }
 }
@@ -404,11 +418,12 @@ pub(crate) struct SyncQueue {
 #[derive(Debug, Default)]
 struct Queued {
     logs: VecDeque<Arc<Shared>>,
+    alarms: Alarms,
     stopped: bool,
 }
 
 impl SyncQueue {
-    fn push(&self, log: Arc<Shared>) {
+    pub(super) fn push(&self, log: Arc<Shared>) {
         let mut state = lock(&self.state);
         if state.stopped {
             drop(state);
@@ -419,19 +434,48 @@ impl SyncQueue {
         self.pushed.notify_one();
     }
 
+    /// Has a thread look at a log at some time.
+    pub(super) fn set_alarm(&self, alarm: Alarm) {
+        let mut state = lock(&self.state);
+        if !state.stopped && state.alarms.set(alarm) {
+            self.pushed.notify_one();
+        }
+    }
+
+    /// The next log to sync. Sleeps until there is one, or until an alarm rings.
     fn pop(&self) -> Option<Arc<Shared>> {
         let mut state = lock(&self.state);
         loop {
+            let next = state.alarms.next();
+            let now = next.map(|_| Instant::now());
+            if let Some(alarm) = now.and_then(|now| state.alarms.take(now)) {
+                drop(state);
+                if let Some(log) = alarm.log.upgrade()
+                    && log.rings(alarm.at)
+                {
+                    return Some(log);
+                }
+                state = lock(&self.state);
+                continue;
+            }
             if let Some(log) = state.logs.pop_front() {
                 return Some(log);
             }
             if state.stopped {
                 return None;
             }
-            state = self
-                .pushed
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = match next.zip(now) {
+                None => self
+                    .pushed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some((next, now)) => {
+                    self.pushed
+                        .wait_timeout(state, next.saturating_duration_since(now))
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
+            };
         }
     }
 
@@ -446,7 +490,9 @@ impl SyncQueue {
 
     /// Lets the threads end once the queue is empty.
     pub fn stop(&self) {
-        lock(&self.state).stopped = true;
+        let mut state = lock(&self.state);
+        state.stopped = true;
+        state.alarms.clear();
         self.pushed.notify_all();
     }
 }

@@ -1,6 +1,7 @@
 //! The writing end of the newest segment. When index entries are added and when a segment is full
 //! is as in Kafka's `LogSegment`.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +14,16 @@ use crate::{LogConfig, Offset};
 /// Positions are 32 bits wide in the index, signed in Kafka.
 const MAX_SEGMENT_BYTES: u64 = i32::MAX as u64;
 
+/// A number that differs from segment to segment and from partition to partition, and stays a
+/// segment's own across restarts.
+fn jitter(segment: &Segment) -> u64 {
+    let path = segment.path();
+    let partition = path.parent().and_then(Path::file_name);
+    let mut hasher = DefaultHasher::new();
+    (partition, segment.base_offset()).hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Appends to one segment. Sole owner of its `size` and of its indexes' entries.
 #[derive(Debug)]
 pub(crate) struct SegmentWriter {
@@ -22,6 +33,8 @@ pub(crate) struct SegmentWriter {
     first_timestamp: Option<i64>,
     /// When the segment was created or opened, for batches without timestamps.
     created_ms: i64,
+    /// Where in the range of `segment.jitter.ms` this segment is.
+    jitter: u64,
 }
 
 impl SegmentWriter {
@@ -41,6 +54,7 @@ impl SegmentWriter {
     pub fn over(segment: Arc<Segment>, tail: Tail, now_ms: i64) -> Self {
         segment.reopen();
         Self {
+            jitter: jitter(&segment),
             segment,
             tail,
             first_timestamp: None,
@@ -69,8 +83,16 @@ impl SegmentWriter {
         Ok(size.saturating_add(head.size) > max_bytes
             || head.last_offset - self.segment.base_offset > i64::from(i32::MAX)
             || self.segment.offset_index.written() >= index_bytes / 8
-            || self.segment.time_index.written() >= index_bytes / 12
-            || self.age_ms(head.max_timestamp, now_ms)? > config.segment_ms)
+            // One more is written when the segment is closed.
+            || self.segment.time_index.written() + 1 >= index_bytes / 12
+            || self.age_ms(head.max_timestamp, now_ms)? > self.max_age_ms(config))
+    }
+
+    /// `segment.ms` less this segment's part of `segment.jitter.ms`.
+    fn max_age_ms(&self, config: &LogConfig) -> u64 {
+        let range = config.segment_jitter_ms.min(config.segment_ms);
+        let jitter = self.jitter.checked_rem(range).unwrap_or(0);
+        config.segment_ms - jitter
     }
 
     /// How old the segment is: by timestamps where the first batch has one, or by the clock.

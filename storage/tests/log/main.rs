@@ -2,10 +2,13 @@
 
 mod append_and_read;
 mod commit;
+mod compression;
 mod delete_records;
 mod derived;
 mod fixture;
+mod flush;
 mod folder;
 mod power_cut;
 mod restart;
+mod rolling;
 mod timestamps;

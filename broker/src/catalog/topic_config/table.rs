@@ -27,17 +27,21 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
     TopicConfigDef::new(
         "compression.gzip.level",
         "compression.gzip.level",
-        ConfigKind::Int { min: -1, max: 9 },
+        ConfigKind::IntOr {
+            min: 1,
+            max: 9,
+            or: -1,
+        },
         "-1",
-        "The level of gzip where compression.type is gzip.",
-    )
-    .not_acted_on(),
+        "The level of gzip where compression.type is gzip; -1 is gzip's own.",
+    ),
     TopicConfigDef::new(
         "compression.lz4.level",
         "compression.lz4.level",
         ConfigKind::Int { min: 1, max: 17 },
         "9",
-        "The level of lz4 where compression.type is lz4.",
+        "The level of lz4 where compression.type is lz4. What compresses lz4 here has one level, a fast \
+         one.",
     )
     .not_acted_on(),
     TopicConfigDef::new(
@@ -45,8 +49,9 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "compression.type",
         ConfigKind::Choice(&["gzip", "lz4", "producer", "snappy", "uncompressed", "zstd"]),
         "producer",
-        "The codec of stored batches. Batches are stored as the producer compressed them, whatever \
-         this says.",
+        "The codec in which the batches of clients are stored: with \"producer\" as they come, which \
+         costs nothing; with another, those that come in another codec are opened and compressed anew, \
+         and refused where they cannot be opened or hold more than 64 times max.message.bytes.",
     ),
     TopicConfigDef::new(
         "compression.zstd.level",
@@ -57,8 +62,7 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         },
         "3",
         "The level of zstd where compression.type is zstd.",
-    )
-    .not_acted_on(),
+    ),
     TopicConfigDef::new(
         "delete.retention.ms",
         "log.cleaner.delete.retention.ms",
@@ -80,20 +84,20 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "log.flush.interval.messages",
         long(1),
         LONG_MAX,
-        "After how many records the log is synced. When a record is durable is set by \
-         milena.acks.all.durability and milena.acks.one.durability instead.",
-    )
-    .not_acted_on(),
+        "After how many records that are not on the disk a partition is synced. The produce request \
+         that makes it so many waits for it, whatever its acks; the others for what \
+         milena.acks.all.durability and milena.acks.one.durability say.",
+    ),
     TopicConfigDef::new(
         "flush.ms",
         "log.flush.interval.ms",
         long(0),
         LONG_MAX,
-        "After how many milliseconds the log is synced. When a record is durable is set by \
-         milena.acks.all.durability and milena.acks.one.durability instead.",
+        "How long a record may be not on the disk before its partition is synced, milliseconds. What a \
+         produce request waits for is set by milena.acks.all.durability and \
+         milena.acks.one.durability.",
     )
-    .follows()
-    .not_acted_on(),
+    .follows(),
     TopicConfigDef::new(
         "follower.replication.throttled.replicas",
         "",
@@ -150,7 +154,8 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "message.max.bytes",
         int(0),
         "1048588",
-        "The largest record batch, as compressed, bytes.",
+        "The largest record batch, as compressed, bytes: as it comes, and as it is stored where \
+         compression.type has it compressed anew.",
     ),
     TopicConfigDef::new(
         "message.timestamp.after.max.ms",
@@ -289,10 +294,10 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "log.roll.jitter.ms",
         long(0),
         "0",
-        "The most that is subtracted at random from segment.ms, milliseconds.",
+        "The most that is subtracted from segment.ms, a different part of it for each segment, \
+         milliseconds.",
     )
-    .follows()
-    .not_acted_on(),
+    .follows(),
     TopicConfigDef::new(
         "segment.ms",
         "log.roll.ms",
