@@ -53,6 +53,8 @@ pub struct LogConfig {
     pub message_timestamp_before_max_ms: i64,
     /// `message.timestamp.after.max.ms`: how far a `CreateTime` may be in the future.
     pub message_timestamp_after_max_ms: i64,
+    /// `preallocate`: a new segment's room is reserved when it is created.
+    pub preallocate: bool,
     /// `flush.messages`: so many records are synced though nobody waits for it; [`NEVER`] is off.
     pub flush_messages: u64,
     /// `flush.ms`: what is this old is synced though nobody waits for it; [`NEVER`] is off.
@@ -76,6 +78,7 @@ impl Default for LogConfig {
             message_timestamp_type: TimestampType::CreateTime,
             message_timestamp_before_max_ms: i64::MAX,
             message_timestamp_after_max_ms: 60 * 60 * 1000,
+            preallocate: false,
             flush_messages: NEVER,
             flush_ms: NEVER,
             compact: false,

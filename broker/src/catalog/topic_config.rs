@@ -314,6 +314,7 @@ impl TopicConfig {
             message_timestamp_type: values.timestamp_type()?,
             message_timestamp_before_max_ms: values.number("message.timestamp.before.max.ms")?,
             message_timestamp_after_max_ms: values.number("message.timestamp.after.max.ms")?,
+            preallocate: values.boolean("preallocate")?,
             flush_messages: values.number("flush.messages")?,
             flush_ms: values.number("flush.ms")?,
             compact: values.is_compact()?,
@@ -341,6 +342,11 @@ impl<'a> Values<'a> {
 
     fn number<T: std::str::FromStr>(&self, name: &str) -> Result<T, CatalogError> {
         parse(name, self.text(name)?)
+    }
+
+    fn boolean(&self, name: &str) -> Result<bool, CatalogError> {
+        let value = self.text(name)?;
+        parse_boolean(value).map_err(|reason| invalid(name, value, &reason))
     }
 
     fn is_compact(&self) -> Result<bool, CatalogError> {

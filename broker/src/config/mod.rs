@@ -158,6 +158,8 @@ pub struct LogSection {
     pub compression_gzip_level: i64,
     /// The level of zstd.
     pub compression_zstd_level: i64,
+    /// Room for a new segment is reserved when it is begun.
+    pub preallocate: bool,
     /// After how many records a partition is synced.
     pub flush_messages: i64,
     /// How long a record may be unsynced.
@@ -186,6 +188,7 @@ impl Default for LogSection {
             compression_type: "producer".to_owned(),
             compression_gzip_level: -1,
             compression_zstd_level: 3,
+            preallocate: false,
             flush_messages: i64::MAX,
             flush_ms: i64::MAX,
             message_timestamp_type: "CreateTime".to_owned(),
@@ -215,6 +218,7 @@ impl LogSection {
             compression_type: "compression.type",
             compression_gzip_level: "compression.gzip.level",
             compression_zstd_level: "compression.zstd.level",
+            preallocate: "preallocate",
             flush_messages: "flush.messages",
             flush_ms: "flush.ms",
             message_timestamp_type: "message.timestamp.type",

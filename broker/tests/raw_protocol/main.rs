@@ -2,6 +2,7 @@
 //! InitProducerId here, and at one version each in bytes written by hand, so that a codec that is
 //! wrong on both sides does not go unnoticed; the others in [`log_apis`] and [`other_apis`].
 
+mod compression;
 mod fetch_sessions;
 mod group_apis;
 mod log_apis;

@@ -17,12 +17,12 @@ use super::{
 };
 
 const CORRUPT_MESSAGE: i16 = 2;
-const MESSAGE_TOO_LARGE: i16 = 10;
+pub(super) const MESSAGE_TOO_LARGE: i16 = 10;
 const OUT_OF_ORDER_SEQUENCE_NUMBER: i16 = 45;
 const INVALID_PRODUCER_EPOCH: i16 = 47;
-const INVALID_RECORD: i16 = 87;
+pub(super) const INVALID_RECORD: i16 = 87;
 
-const CODECS: [Compression; 5] = [
+pub(super) const CODECS: [Compression; 5] = [
     Compression::None,
     Compression::Gzip,
     Compression::Snappy,
@@ -30,7 +30,11 @@ const CODECS: [Compression; 5] = [
     Compression::Zstd,
 ];
 
-async fn create(client: &mut Client, name: &str, configs: &[(&'static str, &'static str)]) {
+pub(super) async fn create(
+    client: &mut Client,
+    name: &str,
+    configs: &[(&'static str, &'static str)],
+) {
     let configs = configs.iter().map(|(key, value)| {
         CreatableTopicConfig::default()
             .with_name(StrBytes::from_static_str(key))
@@ -48,7 +52,7 @@ async fn create(client: &mut Client, name: &str, configs: &[(&'static str, &'sta
 }
 
 /// Error code and base offset.
-async fn produced(client: &mut Client, topic: &str, records: Bytes) -> (i16, i64) {
+pub(super) async fn produced(client: &mut Client, topic: &str, records: Bytes) -> (i16, i64) {
     let request = produce_request(topic, Uuid::nil(), 12, records);
     let response = client.call(12, &request).await;
     let partition = &response.responses[0].partition_responses[0];
@@ -56,7 +60,7 @@ async fn produced(client: &mut Client, topic: &str, records: Bytes) -> (i16, i64
 }
 
 /// The batches from `offset` on.
-async fn fetched(client: &mut Client, topic: &str, offset: i64) -> Bytes {
+pub(super) async fn fetched(client: &mut Client, topic: &str, offset: i64) -> Bytes {
     let request = fetch_request(topic, Uuid::nil(), 12, offset);
     let mut response = client.call(12, &request).await;
     let partition = response.responses.remove(0).partitions.remove(0);
@@ -74,7 +78,7 @@ fn idempotent(epoch: i16, sequence: i32, count: usize) -> Bytes {
 }
 
 /// The batch with some bytes replaced and its CRC made right again.
-fn altered(batch: &Bytes, position: usize, bytes: &[u8]) -> Bytes {
+pub(super) fn altered(batch: &Bytes, position: usize, bytes: &[u8]) -> Bytes {
     let mut altered = batch.to_vec();
     altered[position..position + bytes.len()].copy_from_slice(bytes);
     let crc = Batch::parse(&altered).unwrap().compute_crc();

@@ -170,6 +170,8 @@ impl PartitionLog {
         writer.active.finish()?;
         self.forget_idle_producers(writer);
         self.snapshots.write(writer.end, &writer.producers)?;
+        // First: the next one may need it.
+        self.give_room_back(writer);
         let shared = &self.shared;
         let next = SegmentWriter::create(&shared.disk, &shared.dir, writer.end, config, now_ms)?;
         shared.dir_dirty.store(true, Ordering::Release);
@@ -184,6 +186,20 @@ impl PartitionLog {
         );
         writer.active = next;
         Ok(())
+    }
+
+    /// What was reserved for a segment that is done, and not used.
+    pub(super) fn give_room_back(&self, writer: &Writer) {
+        let Err(error) = writer.active.segment().give_room_back() else {
+            return;
+        };
+        // It is only room.
+        tracing::warn!(
+            topic = self.shared.topic,
+            partition = self.shared.partition,
+            %error,
+            "the room that was reserved for a segment stays reserved"
+        );
     }
 
     pub(super) fn forget_idle_producers(&self, writer: &mut Writer) {

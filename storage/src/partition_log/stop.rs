@@ -81,6 +81,7 @@ impl PartitionLog {
             }
         };
         let finished = writer.active.finish()?;
+        self.give_room_back(&writer);
         let unchanged = last.recovery_point == end && last.has_snapshot && !finished;
         if unchanged && self.is_synced_to(end) {
             return Ok(end);

@@ -8,6 +8,7 @@
 //! A map is made at the first read and may be longer than the file, so that one serves a growing
 //! segment for its whole life. It lives as long as a [`Bytes`] that was cut from it.
 
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -155,6 +156,19 @@ impl MappedFile {
         self.file()?
             .set_len(len)
             .map_err(|error| self.io("truncate", &error))
+    }
+
+    /// Reserves room for the first `len` bytes. False where the file system cannot.
+    pub fn allocate(&self, len: u64) -> Result<bool> {
+        let file = self.file()?;
+        loop {
+            match file.allocate(len) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(false),
+                Err(error) => return Err(self.io("allocate", &error)),
+            }
+        }
     }
 
     pub fn sync(&self) -> Result<()> {

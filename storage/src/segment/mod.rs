@@ -21,7 +21,7 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub(crate) use head::BatchHead;
 pub(crate) use index::{Entries, Index, OffsetEntry, TimeEntry};
@@ -88,6 +88,8 @@ pub(crate) struct Segment {
     size: AtomicU64,
     readable: AtomicU64,
     expected: Expected,
+    /// Room beyond `size` was reserved, and not given back.
+    has_room: AtomicBool,
 }
 
 impl Segment {
@@ -124,14 +126,18 @@ impl Segment {
         config: &LogConfig,
     ) -> Result<Self> {
         let path = |suffix| dir.join(file_name(base_offset, suffix));
+        let expected = Expected::of(config);
+        let log = MappedFile::create(Arc::clone(disk), path(LOG_SUFFIX))?;
+        let has_room = config.preallocate && reserve(&log, expected.log_bytes)?;
         Ok(Self {
             base_offset,
-            log: MappedFile::create(Arc::clone(disk), path(LOG_SUFFIX))?,
+            log,
             offset_index: Index::create(Arc::clone(disk), path(INDEX_SUFFIX))?,
             time_index: Index::create(Arc::clone(disk), path(TIME_INDEX_SUFFIX))?,
             size: AtomicU64::new(0),
             readable: AtomicU64::new(0),
-            expected: Expected::of(config),
+            expected,
+            has_room: AtomicBool::new(has_room),
         })
     }
 
@@ -164,6 +170,7 @@ impl Segment {
             } else {
                 Expected::NO_MORE
             },
+            has_room: AtomicBool::new(false),
         };
         Ok((segment, offsets_sound && times_sound))
     }
@@ -221,6 +228,15 @@ impl Segment {
     pub fn sync_indexes(&self) -> Result<()> {
         self.offset_index.sync()?;
         self.time_index.sync()
+    }
+
+    /// Gives back the room that was reserved and is not needed any more.
+    pub fn give_room_back(&self) -> Result<()> {
+        if self.has_room.swap(false, Ordering::AcqRel) {
+            // To the length that it has: what is reserved beyond goes.
+            self.log.set_len(self.size())?;
+        }
+        Ok(())
     }
 
     /// Gives readers everything that is written.
@@ -283,6 +299,19 @@ impl Segment {
             reason: format!("at position {position}: {reason}"),
         }
     }
+}
+
+/// Reserves a new segment's room. False where the file system cannot, which is said once.
+fn reserve(log: &MappedFile, bytes: u64) -> Result<bool> {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    let reserved = log.allocate(bytes)?;
+    if !reserved && !SAID.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            file = %log.path().display(),
+            "the file system cannot reserve room: segments are not preallocated"
+        );
+    }
+    Ok(reserved)
 }
 
 fn open_index<E: index::Entry>(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<(Index<E>, bool)> {

@@ -214,6 +214,7 @@ impl SegmentWriter {
         self.segment.offset_index.truncate(offsets)?;
         self.segment.time_index.truncate(times)?;
         self.segment.log.set_len(position)?;
+        self.segment.has_room.store(false, Ordering::Release);
         self.segment.size.store(position, Ordering::Release);
         Ok(())
     }

@@ -9,6 +9,7 @@ mod fixture;
 mod flush;
 mod folder;
 mod power_cut;
+mod preallocate;
 mod restart;
 mod rolling;
 mod timestamps;

@@ -227,9 +227,9 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "log.preallocate",
         ConfigKind::Boolean,
         "false",
-        "Whether a new segment's file is allocated at its full size.",
-    )
-    .not_acted_on(),
+        "Whether room for a new segment is reserved on the disk when it is begun; what is left of it is \
+         given back when the segment is closed. The file is as long as what is in it.",
+    ),
     TopicConfigDef::new(
         "remote.log.copy.disable",
         "",
