@@ -101,6 +101,22 @@ pub enum Error {
         /// What is wrong with it, with the position where known.
         reason: String,
     },
+    /// The offset was lost with a damaged part of the log; it goes on at `to`.
+    #[error(
+        "offset {offset} is lost: {path} is damaged at position {position}, the log goes on at offset {to}"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where the damage begins.
+        position: u64,
+        /// What was asked for.
+        offset: Offset,
+        /// The first offset that is lost.
+        from: Offset,
+        /// The next offset that is not lost.
+        to: Offset,
+    },
     /// A system call failed; nothing was changed.
     #[error("{call} {path}: {message}")]
     Io {

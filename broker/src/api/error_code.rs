@@ -14,6 +14,11 @@ pub fn of_storage(error: &Error) -> ResponseError {
     match error {
         // Clients send the batch again: bytes are usually damaged on the way.
         Error::CorruptBatch(_) => ResponseError::CorruptMessage,
+        // Only Fetch meets it, where Kafka says the same. Java consumers throw and librdkafka gives
+        // the application an error, each at every attempt, until somebody seeks behind the damage:
+        // KAFKA_STORAGE_ERROR would have both ask again for ever without a word, and
+        // OFFSET_OUT_OF_RANGE would have them reset, which skips.
+        Error::Damaged { .. } => ResponseError::CorruptMessage,
         // As Kafka answers Produce v3 and newer for magic 0 and 1.
         Error::InvalidRecord(_) | Error::InvalidRecordAt { .. } | Error::UnsupportedMagic(_) => {
             ResponseError::InvalidRecord

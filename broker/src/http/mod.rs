@@ -150,4 +150,14 @@ fn partitions(broker: &Broker, text: &mut String) {
             }
         }
     }
+    let _ = writeln!(text, "# TYPE milena_partition_damaged_ranges gauge");
+    for topic in &topics {
+        for (partition, log) in topic.partitions.iter().enumerate() {
+            let (topic, value) = (&topic.name, log.damaged_ranges());
+            let _ = writeln!(
+                text,
+                "milena_partition_damaged_ranges{{topic=\"{topic}\",partition=\"{partition}\"}} {value}",
+            );
+        }
+    }
 }

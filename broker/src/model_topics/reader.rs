@@ -241,6 +241,18 @@ fn interpret(
             });
             Ok(Some((start, 0)))
         }
+        Err(error @ storage::Error::Damaged { to, .. }) => {
+            // Nobody can bring these records back, and the ones behind them wait.
+            let from = wanted.next;
+            tracing::error!(topic = &**topic, partition, from, to, %error, "input records are lost");
+            events.push(Event::Gap {
+                task,
+                input,
+                from,
+                to,
+            });
+            Ok(Some((to, 0)))
+        }
         Err(error @ storage::Error::Io { .. }) => Err(Error::Retry(format!(
             "input '{topic}' partition {partition}: {error}"
         ))),

@@ -22,21 +22,31 @@ pub struct ColdRead {
 }
 
 impl ColdRead {
-    /// Brings the pages in and returns what the read found.
+    /// Brings the pages in and returns what the read found, with its checksums compared: it comes
+    /// from the device.
     pub fn load(self) -> Result<Fetched> {
+        let offset = self.wanted.offset;
         match find(&self.segments, &self.wanted, Access::Load) {
-            Ok(records) => Ok(Fetched {
-                records,
-                offsets: self.offsets,
-            }),
-            Err(miss) => Err(failed(&self.shared, self.wanted.offset, miss)),
+            // The search may have met damage.
+            Ok(records) => match damaged(&self.segments, offset, self.wanted.limit) {
+                Some(error) => Err(error),
+                None => Ok(Fetched {
+                    records,
+                    offsets: self.offsets,
+                }),
+            },
+            Err(miss) => Err(failed(&self.shared, offset, miss)),
         }
     }
 }
 
 impl PartitionLog {
     /// Reads whole batches from the one that holds `offset`, up to `max_bytes` or, where
-    /// `at_least_one` is set, one batch even if it is larger.
+    /// `at_least_one` is set, one batch even if it is larger. Batches before damage are returned
+    /// as if the log ended there.
+    ///
+    /// `OffsetOutOfRange` outside of the log; `Damaged` where the offset was lost with a damaged
+    /// part of it: it goes on at the offset that the error names.
     pub fn read(
         &self,
         offset: Offset,
@@ -70,6 +80,9 @@ impl PartitionLog {
         {
             // It was deleted since the offsets were taken.
             return Err(deleted(shared, offset));
+        }
+        if let Some(error) = damaged(&segments, offset, limit) {
+            return Err(error);
         }
         match find(&segments, &wanted, Access::Probe) {
             Ok(records) => Ok(Read::Warm(Fetched { records, offsets })),
@@ -109,6 +122,9 @@ impl PartitionLog {
             at_least_one,
         };
         let segments = self.shared.segments();
+        if let Some(error) = damaged(&segments, offset, limit) {
+            return Err(error);
+        }
         let mut records = Vec::new();
         for segment in from(&segments, offset) {
             records = segment.copy(&wanted)?;
@@ -116,10 +132,23 @@ impl PartitionLog {
                 break;
             }
         }
-        Ok(Read::Warm(Fetched {
-            records: Bytes::from(records),
-            offsets,
-        }))
+        // The search may have met damage.
+        match damaged(&segments, offset, limit) {
+            Some(error) => Err(error),
+            None => Ok(Read::Warm(Fetched {
+                records: Bytes::from(records),
+                offsets,
+            })),
+        }
+    }
+
+    /// How many damaged ranges of the log are known. Each was logged when it was found.
+    pub fn damaged_ranges(&self) -> usize {
+        let segments = self.shared.segments();
+        segments
+            .iter()
+            .map(|segment| segment.damage().count())
+            .sum()
     }
 }
 
@@ -162,8 +191,37 @@ fn find(segments: &Segments, wanted: &Wanted, access: Access) -> Result<Bytes, M
             Found::Records(records) => return Ok(records),
             Found::Beyond => {}
         }
+        // The next segment has what this one ends before, or offsets are missing.
+        if segment.must_reach().is_some_and(|end| wanted.offset < end) {
+            if segment.damage().of(wanted.offset, Offset::MAX).is_some() {
+                break;
+            }
+            if access == Access::Probe {
+                return Err(Miss::NotResident);
+            }
+            let reason = "the segment ends before the next one begins";
+            segment.examine(segment.readable(), segment.readable(), reason)?;
+        }
     }
     Ok(Bytes::new())
+}
+
+/// Why `offset`, which is below `limit`, cannot be read, where that is known: it was lost with a
+/// damaged part of the log.
+fn damaged(segments: &Segments, offset: Offset, limit: Offset) -> Option<Error> {
+    let segment = from(segments, offset).next()?;
+    if segment.damage().count() == 0 {
+        return None;
+    }
+    let end = segment.next_base().unwrap_or(limit);
+    let range = segment.damage().of(offset, end)?;
+    Some(Error::Damaged {
+        path: segment.path().to_owned(),
+        position: range.position,
+        offset,
+        from: range.from,
+        to: range.to.unwrap_or(end),
+    })
 }
 
 fn deleted(shared: &Shared, offset: Offset) -> Error {
@@ -181,7 +239,7 @@ pub(super) fn failed(shared: &Shared, offset: Offset, miss: Miss) -> Error {
             deleted(shared, offset)
         }
         (Ok(()), Miss::Failed(error)) => error,
-        // Only a probe ends so, and a probe's caller has handled it.
-        (Ok(()), Miss::NotResident) => Error::NotReadable,
+        // Whoever gets these looks again.
+        (Ok(()), Miss::NotResident | Miss::Examined) => Error::NotReadable,
     }
 }

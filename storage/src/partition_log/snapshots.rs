@@ -181,17 +181,13 @@ fn replay(
         if segment.base_offset() >= end {
             break;
         }
-        let mut position = segment.position_of(from)?;
         let mut reader = BatchReader::heads(segment);
-        while position < segment.size() {
-            let (head, header) = reader
-                .head(position)?
-                .map_err(|reason| segment.corrupt(position, reason))?;
-            if head.base_offset >= end {
-                break;
-            }
+        let mut next = segment.seek(from)?;
+        while let Some((position, head)) = next.filter(|(_, head)| head.base_offset < end) {
+            let header = reader.head(position)?;
+            let (_, header) = header.map_err(|reason| segment.corrupt(position, reason))?;
             note(producers, &header, now_ms)?;
-            position += head.size;
+            next = segment.seek_from(&mut reader, position + head.size, head.next_offset())?;
         }
     }
     Ok(())

@@ -112,8 +112,16 @@ pub(crate) struct Opened {
     pub queue: Arc<SyncQueue>,
 }
 
+/// Tells each segment where the one behind it begins.
+fn tell_next(segments: &[Arc<Segment>]) {
+    for (index, segment) in segments.iter().enumerate() {
+        segment.set_next_base(segments.get(index + 1).map(|next| next.base_offset()));
+    }
+}
+
 impl Shared {
     pub fn new(opened: Opened) -> Self {
+        tell_next(&opened.segments);
         Self {
             topic: opened.topic,
             partition: opened.partition,
@@ -154,6 +162,7 @@ impl Shared {
 
     /// Writer only.
     pub fn set_segments(&self, segments: Vec<Arc<Segment>>) {
+        tell_next(&segments);
         *self
             .segments
             .write()

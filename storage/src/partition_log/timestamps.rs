@@ -78,6 +78,7 @@ impl PartitionLog {
             let start = offsets.log_start_offset;
             match look(&self.shared.segments(), start, end) {
                 Ok(found) => return Ok(found),
+                Err(Miss::Examined) => {}
                 Err(_) if self.offsets().log_start_offset > start => {}
                 Err(miss) => return Err(read::failed(&self.shared, start, miss)),
             }
@@ -123,8 +124,7 @@ fn first_at(
                 return Ok(Some(found));
             }
         }
-        let after = position + head.size;
-        next = walk.head(after)?.map(|head| (after, head));
+        next = walk.following(position, &head)?;
     }
     Ok(None)
 }
@@ -169,8 +169,7 @@ fn largest_from(
         {
             largest = Some(found);
         }
-        let after = position + head.size;
-        next = walk.head(after)?.map(|head| (after, head));
+        next = walk.following(position, &head)?;
     }
     Ok(largest)
 }
@@ -191,12 +190,12 @@ fn largest_in(segment: &Segment, closed: bool) -> Result<Option<(i64, Offset)>, 
     // falls between the two.
     let walk = segment.walk(Access::Load)?;
     let mut largest = indexed()?;
-    let mut position = walk.last_indexed();
-    while let Some(head) = walk.head(position)? {
+    let mut next = walk.sound_from(walk.last_indexed()?, segment.base_offset())?;
+    while let Some((position, head)) = next {
         if head.max_timestamp > largest.map_or(-1, |(timestamp, _)| timestamp) {
             largest = Some((head.max_timestamp, head.last_offset));
         }
-        position += head.size;
+        next = walk.following(position, &head)?;
     }
     Ok(largest)
 }

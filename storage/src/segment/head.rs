@@ -26,6 +26,14 @@ impl BatchHead {
         self.last_offset + 1
     }
 
+    /// Why a batch's base offset cannot be right that leaves offsets out, where `following` is the
+    /// batch behind it: because that one has them.
+    pub fn leaps_over(&self, following: Option<Self>, next_offset: Offset) -> Option<String> {
+        let following = following?.base_offset;
+        let leaps = (next_offset..self.next_offset()).contains(&following);
+        leaps.then(|| format!("offset {} before {following}", self.base_offset))
+    }
+
     /// Reads the 61 bytes of a header; says what is wrong with it otherwise.
     pub fn parse(header: &[u8; layout::RECORDS]) -> Result<Self, String> {
         let magic = header[layout::MAGIC];

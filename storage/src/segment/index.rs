@@ -278,20 +278,27 @@ impl<E: Entry> Entries<E> {
         self.get(self.count.checked_sub(1)?)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// The last of the first entries for which `holds`, which must be some and then none.
     pub fn last_where(&self, holds: impl Fn(&E) -> bool) -> Option<E> {
+        self.get(self.count_where(holds).checked_sub(1)?)
+    }
+
+    /// How many of the first entries `holds` for, which must be some and then none.
+    pub fn count_where(&self, holds: impl Fn(&E) -> bool) -> u64 {
         let (mut low, mut high) = (0, self.count);
-        let mut found = None;
         while low < high {
             let middle = low + (high - low) / 2;
-            let entry = self.get(middle)?;
-            if holds(&entry) {
-                found = Some(entry);
+            if self.get(middle).is_some_and(|entry| holds(&entry)) {
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
-        found
+        low
     }
 }

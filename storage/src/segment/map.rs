@@ -36,6 +36,8 @@ pub(crate) enum Access {
 pub(crate) enum Miss {
     /// The pages are not in memory, and the access was [`Access::Probe`].
     NotResident,
+    /// Damage was met and is known now: whoever looks again from the start steps over it.
+    Examined,
     /// An error, the same at every access.
     Failed(Error),
 }

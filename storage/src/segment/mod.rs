@@ -10,6 +10,7 @@
 //! offsets by which readers find them; so a reader that takes the entries first and then `readable`
 //! never sees an entry that points beyond.
 
+mod damage;
 mod head;
 mod index;
 mod map;
@@ -21,8 +22,9 @@ mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
+pub(crate) use damage::{Damage, DamagedRange};
 pub(crate) use head::BatchHead;
 pub(crate) use index::{Entries, Index, OffsetEntry, TimeEntry};
 pub(crate) use map::{Access, MappedFile, Miss, View};
@@ -90,6 +92,13 @@ pub(crate) struct Segment {
     expected: Expected,
     /// Room beyond `size` was reserved, and not given back.
     has_room: AtomicBool,
+    /// The segment behind this one begins there; [`Offset::MAX`] where there is none.
+    next_base: AtomicI64,
+    /// Offsets may be missing: the log is compacted.
+    has_gaps: bool,
+    damage: Damage,
+    /// An index was found not to say what the log does.
+    distrusted: AtomicBool,
 }
 
 impl Segment {
@@ -138,6 +147,10 @@ impl Segment {
             readable: AtomicU64::new(0),
             expected,
             has_room: AtomicBool::new(has_room),
+            next_base: AtomicI64::new(Offset::MAX),
+            has_gaps: config.compact,
+            damage: Damage::default(),
+            distrusted: AtomicBool::new(false),
         })
     }
 
@@ -171,6 +184,10 @@ impl Segment {
                 Expected::NO_MORE
             },
             has_room: AtomicBool::new(false),
+            next_base: AtomicI64::new(Offset::MAX),
+            has_gaps: config.compact,
+            damage: Damage::default(),
+            distrusted: AtomicBool::new(false),
         };
         Ok((segment, offsets_sound && times_sound))
     }
@@ -178,6 +195,43 @@ impl Segment {
     /// The first offset that the segment may hold.
     pub fn base_offset(&self) -> Offset {
         self.base_offset
+    }
+
+    /// Says where the segment behind this one begins, if there is one.
+    pub fn set_next_base(&self, next: Option<Offset>) {
+        let next = next.unwrap_or(Offset::MAX);
+        self.next_base.store(next, Ordering::Release);
+    }
+
+    /// Where the segment behind this one begins.
+    pub fn next_base(&self) -> Option<Offset> {
+        let next = self.next_base.load(Ordering::Acquire);
+        Some(next).filter(|next| *next != Offset::MAX)
+    }
+
+    /// The offset that the batches come to, where that is known without looking at them.
+    pub fn must_reach(&self) -> Option<Offset> {
+        self.next_base().filter(|_| !self.has_gaps)
+    }
+
+    /// What is known to be damaged.
+    pub fn damage(&self) -> &Damage {
+        &self.damage
+    }
+
+    /// Notes, once, that an index does not say what the log does. Lookups do without what is
+    /// wrong; a clean stop removes the indexes, and the next start builds them again.
+    pub fn distrust(&self, suffix: &str, reason: &str) {
+        if !self.distrusted.swap(true, Ordering::AcqRel) {
+            let file = self.path().with_extension(suffix);
+            let file = file.display();
+            tracing::error!(%file, reason, "an index is damaged: it is rebuilt after a clean stop");
+        }
+    }
+
+    /// An index was found to be damaged.
+    pub fn is_distrusted(&self) -> bool {
+        self.distrusted.load(Ordering::Acquire)
     }
 
     /// Bytes written.

@@ -135,6 +135,7 @@ impl Segment {
             tail: Tail::at_entry(self.base_offset, time),
             check_crc: false,
             index_interval_bytes: u64::MAX,
+            end: self.size(),
         };
         let Some(last) = entries.0.checked_sub(1) else {
             return Ok(Ok(scan));

@@ -6,9 +6,9 @@ use crate::batch::layout;
 use crate::disk;
 use crate::error::{Error, Result};
 
-use super::index::Entry;
+use super::index::{Entry, OffsetEntry};
 use super::walk::Wanted;
-use super::{BatchHead, Segment, Tail};
+use super::{BatchHead, DamagedRange, Segment, Tail};
 
 /// Bytes read at once where whole batches are looked at.
 const SCAN_BUFFER_BYTES: usize = 1 << 20;
@@ -39,6 +39,17 @@ impl<'a> BatchReader<'a> {
         Self::new(segment, SCAN_BUFFER_BYTES)
     }
 
+    /// Does as if the file ended at `end`, which is not beyond its end.
+    pub fn up_to(mut self, end: u64) -> Self {
+        self.len = end;
+        self
+    }
+
+    /// As many bytes from `position` as there are at once.
+    pub fn chunk(&mut self, position: u64) -> Result<&[u8]> {
+        self.bytes(position, self.buffer_bytes)
+    }
+
     fn new(segment: &'a Segment, buffer_bytes: usize) -> Self {
         Self {
             segment,
@@ -54,21 +65,25 @@ impl<'a> BatchReader<'a> {
         &mut self,
         position: u64,
     ) -> Result<std::result::Result<(BatchHead, [u8; layout::RECORDS]), String>> {
-        let len = self.len;
+        let rest = self.len.saturating_sub(position);
+        Ok(self.header(position)?.and_then(|(head, header)| {
+            if head.size > rest {
+                return Err(format!("batch of {} bytes, {rest} are there", head.size));
+            }
+            Ok((head, header))
+        }))
+    }
+
+    /// As [`BatchReader::head`], of a batch that may be cut short.
+    pub fn header(
+        &mut self,
+        position: u64,
+    ) -> Result<std::result::Result<(BatchHead, [u8; layout::RECORDS]), String>> {
         let bytes = self.bytes(position, layout::RECORDS)?;
         let Ok(header) = <[u8; layout::RECORDS]>::try_from(bytes) else {
             return Ok(Err(format!("{} bytes are no whole header", bytes.len())));
         };
-        Ok(BatchHead::parse(&header).and_then(|head| {
-            if head.size > len - position {
-                return Err(format!(
-                    "batch of {} bytes, {} are there",
-                    head.size,
-                    len - position
-                ));
-            }
-            Ok((head, header))
-        }))
+        Ok(BatchHead::parse(&header).map(|head| (head, header)))
     }
 
     /// CRC-32C of what `head`'s covers.
@@ -122,6 +137,8 @@ pub(crate) struct Scan {
     pub check_crc: bool,
     /// `index.interval.bytes`.
     pub index_interval_bytes: u64,
+    /// Where to end.
+    pub end: u64,
 }
 
 /// What a scan found.
@@ -133,8 +150,12 @@ pub(crate) struct Scanned {
     pub next_offset: Offset,
     /// What the batches came to.
     pub tail: Tail,
-    /// Why the scan ended before the end of the file.
+    /// How many there were.
+    pub batches: u64,
+    /// Why the scan ended before its end.
     pub damage: Option<String>,
+    /// Damage that was stepped over.
+    pub ranges: Vec<DamagedRange>,
     /// Entries for the offset index, encoded.
     pub offset_entries: Vec<u8>,
     /// Entries for the time index, encoded.
@@ -146,44 +167,44 @@ pub(crate) struct Scanned {
 impl Segment {
     /// Walks the file from `scan.position` to its end or to the first damage. `progress` is told
     /// of the bytes as they go by.
-    pub fn scan(&self, scan: &Scan, mut progress: impl FnMut(u64)) -> Result<Scanned> {
+    pub fn scan(&self, scan: &Scan, progress: impl FnMut(u64)) -> Result<Scanned> {
         let mut scanned = Scanned {
             end_position: scan.position,
             next_offset: scan.next_offset,
             tail: scan.tail,
+            batches: 0,
             damage: None,
+            ranges: Vec::new(),
             offset_entries: Vec::new(),
             time_entries: Vec::new(),
             epochs: Vec::new(),
         };
+        self.scan_on(scan, &mut scanned, progress)?;
+        Ok(scanned)
+    }
+
+    /// Goes on with a scan from where it has come to.
+    pub fn scan_on(
+        &self,
+        scan: &Scan,
+        scanned: &mut Scanned,
+        mut progress: impl FnMut(u64),
+    ) -> Result<()> {
         let mut reader = if scan.check_crc {
             BatchReader::whole(self)
         } else {
             BatchReader::heads(self)
-        };
-        while scanned.end_position < self.size() {
+        }
+        .up_to(scan.end);
+        while scanned.end_position < scan.end {
             let position = scanned.end_position;
-            let head = match reader.head(position)? {
-                Ok((head, _)) => head,
+            let head = match self.sound(&mut reader, position, scanned.next_offset, scan)? {
+                Ok(head) => head,
                 Err(reason) => {
                     scanned.damage = Some(reason);
                     break;
                 }
             };
-            if let Some(reason) = self.misplaced(&head, scanned.next_offset) {
-                scanned.damage = Some(reason);
-                break;
-            }
-            if scan.check_crc {
-                let crc = reader.crc(position, &head)?;
-                if crc != head.crc {
-                    scanned.damage = Some(format!(
-                        "crc is {:#010x}, of the bytes {crc:#010x}",
-                        head.crc
-                    ));
-                    break;
-                }
-            }
             let entries =
                 scanned
                     .tail
@@ -201,34 +222,128 @@ impl Segment {
             {
                 scanned.epochs.push((head.leader_epoch, head.base_offset));
             }
+            scanned.batches += 1;
             scanned.end_position += head.size;
             scanned.next_offset = head.next_offset();
             progress(head.size);
         }
-        Ok(scanned)
+        Ok(())
     }
 
-    /// Blocking, through the file: the first batch that ends at or after `offset`.
+    /// The batch at `position`, as sound as `scan` asks, or what is wrong with it.
+    fn sound(
+        &self,
+        reader: &mut BatchReader<'_>,
+        position: u64,
+        next_offset: Offset,
+        scan: &Scan,
+    ) -> Result<Result<BatchHead, String>> {
+        let head = match reader.head(position)? {
+            Ok((head, _)) => head,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        if let Some(reason) = self.misplaced(&head, next_offset) {
+            return Ok(Err(reason));
+        }
+        let after = position + head.size;
+        let known = self.damage.at(after).is_some();
+        if head.base_offset > next_offset && after < scan.end && !known {
+            // The checksum does not cover the offset.
+            let following = reader.head(after)?.ok();
+            if let Some(reason) = head.leaps_over(following.map(|(head, _)| head), next_offset) {
+                return Ok(Err(reason));
+            }
+        }
+        if scan.check_crc {
+            let crc = reader.crc(position, &head)?;
+            if crc != head.crc {
+                let (stored, computed) = (head.crc, crc);
+                return Ok(Err(format!(
+                    "crc is {stored:#010x}, of the bytes {computed:#010x}"
+                )));
+            }
+        }
+        Ok(Ok(head))
+    }
+
+    /// Blocking, through the file: the first sound batch that ends at or after `offset`. Damage that
+    /// is met is surveyed and stepped over.
     pub fn seek(&self, offset: Offset) -> Result<Option<(u64, BatchHead)>> {
         let base_offset = self.base_offset;
         let before = self
             .offset_index
             .count_while(|entry| base_offset + i64::from(entry.relative_offset) <= offset)?;
-        let mut position = match before.checked_sub(1) {
-            Some(index) => u64::from(self.offset_index.read(index)?.position),
-            None => 0,
-        };
         let mut reader = BatchReader::heads(self);
+        let mut position = 0;
+        // An entry that does not lead to its batch is passed over for an earlier one.
+        let mut back = 1;
+        while let Some(index) = before.checked_sub(back) {
+            let entry = self.offset_index.read(index)?;
+            if self.entry_leads(&entry, |at| Ok(reader.head(at)?.ok().map(|(head, _)| head)))? {
+                position = u64::from(entry.position);
+                break;
+            }
+            back *= 2;
+        }
+        self.seek_from(&mut reader, position, offset)
+    }
+
+    /// As [`Segment::seek`], from a batch at `position` on.
+    pub fn seek_from(
+        &self,
+        reader: &mut BatchReader<'_>,
+        mut position: u64,
+        offset: Offset,
+    ) -> Result<Option<(u64, BatchHead)>> {
+        let mut next_offset = self.base_offset;
         while position < self.size() {
-            let (head, _) = reader
-                .head(position)?
-                .map_err(|reason| self.corrupt(position, reason))?;
+            if let Some(range) = self.damage.at(position) {
+                position = range.end_position;
+                continue;
+            }
+            let headers = Scan {
+                position,
+                next_offset,
+                tail: Tail::EMPTY,
+                check_crc: false,
+                index_interval_bytes: u64::MAX,
+                end: self.size(),
+            };
+            let head = match self.sound(reader, position, next_offset, &headers)? {
+                Ok(head) => head,
+                Err(reason) => {
+                    if !self.examine(self.size(), position, &reason)? {
+                        return Err(self.corrupt(position, reason));
+                    }
+                    // What was taken for sound may not have been.
+                    (position, next_offset) = (0, self.base_offset);
+                    continue;
+                }
+            };
             if head.last_offset >= offset {
                 return Ok(Some((position, head)));
             }
             position += head.size;
+            next_offset = head.next_offset();
         }
         Ok(None)
+    }
+
+    /// Whether an index entry leads to a sound batch before which everything is below the entry's
+    /// offset. `head` reads a header.
+    pub fn entry_leads<E>(
+        &self,
+        entry: &OffsetEntry,
+        mut head: impl FnMut(u64) -> Result<Option<BatchHead>, E>,
+    ) -> Result<bool, E> {
+        let position = u64::from(entry.position);
+        if position >= self.size() {
+            return Ok(false);
+        }
+        let last = self.base_offset + i64::from(entry.relative_offset);
+        // Kafka's older versions have the last offset of the last of several batches there.
+        let leads = head(position)?.is_some_and(|head| head.last_offset <= last);
+        Ok(leads && self.damage.at(position).is_none())
     }
 
     /// Blocking, through the file: where a batch begins at or after `offset`, or the segment ends.
@@ -260,13 +375,11 @@ impl Segment {
             }
             end += head.size;
             next = match end < self.size() {
-                true => Some(
-                    reader
-                        .head(end)?
-                        .map_err(|reason| self.corrupt(end, reason))?
-                        .0,
-                ),
-                false => None,
+                // Damage ends a read; the next one begins at it.
+                true if self.damage.at(end).is_none() => {
+                    reader.head(end)?.ok().map(|(head, _)| head)
+                }
+                _ => None,
             };
         }
         // Bounded by the file's size, as every batch counted is there.
@@ -277,7 +390,7 @@ impl Segment {
     }
 
     /// Why a batch cannot be where offsets have come to `next_offset`.
-    fn misplaced(&self, head: &BatchHead, next_offset: Offset) -> Option<String> {
+    pub fn misplaced(&self, head: &BatchHead, next_offset: Offset) -> Option<String> {
         if head.base_offset < next_offset {
             return Some(format!("offset {} after {next_offset}", head.base_offset));
         }
@@ -286,6 +399,10 @@ impl Segment {
                 "offset {} is too far from the base",
                 head.last_offset
             ));
+        }
+        if let Some(next) = self.next_base().filter(|next| head.last_offset >= *next) {
+            let last = head.last_offset;
+            return Some(format!("offset {last} in the segment before {next}"));
         }
         None
     }

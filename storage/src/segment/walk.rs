@@ -2,6 +2,10 @@
 //!
 //! A walk goes from header to header; the offset index brings it near its start, and past the
 //! middle of a large read, so that a read costs about one index interval of headers at each end.
+//!
+//! An index entry is followed only where it leads to its batch, and passed over for an earlier one
+//! otherwise. Damage that is known is stepped over; what does not fit is surveyed where that may
+//! block, and the walk begun again ([`Miss::Examined`]).
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -10,9 +14,9 @@ use bytes::Bytes;
 
 use super::index::{Entries, OffsetEntry};
 use super::map::whole_pages;
-use super::{Access, BatchHead, Miss, Segment, View};
+use super::{Access, BatchHead, INDEX_SUFFIX, Miss, Segment, View};
 use crate::Offset;
-use crate::batch::layout;
+use crate::batch::{batches, layout};
 
 /// What a segment has for a read.
 #[derive(Debug)]
@@ -67,8 +71,18 @@ impl Segment {
         })
     }
 
-    /// Reads whole batches.
+    /// Reads whole batches, up to where damage begins. What is loaded from the device has its
+    /// checksums compared.
     pub fn find(&self, wanted: &Wanted, access: Access) -> Result<Found, Miss> {
+        loop {
+            match self.find_once(wanted, access) {
+                Err(Miss::Examined) => {}
+                found => return found,
+            }
+        }
+    }
+
+    fn find_once(&self, wanted: &Wanted, access: Access) -> Result<Found, Miss> {
         let walk = self.walk(access)?;
         let Some((position, first)) = walk.batch_from(wanted.offset)? else {
             return Ok(Found::Beyond);
@@ -78,13 +92,22 @@ impl Segment {
             return Ok(Found::Records(Bytes::new()));
         }
         let end = walk.end_of(position, &first, wanted)?;
-        Ok(Found::Records(walk.records(position..end)?))
+        let records = walk.records(position..end)?;
+        match access {
+            Access::Load => walk.check(position, &records)?,
+            // A length that lies leads to no header.
+            Access::Probe => match walk.sound_from(end, first.next_offset()) {
+                Err(Miss::NotResident) if !walk.is_resident(end) => {}
+                behind => drop(behind?),
+            },
+        }
+        Ok(Found::Records(records))
     }
 }
 
 impl Walk<'_> {
-    /// The batch at `position`; `None` at the end of what is readable.
-    pub fn head(&self, position: u64) -> Result<Option<BatchHead>, Miss> {
+    /// The header at `position`, or what is wrong with it; `None` at the end of what is readable.
+    fn head(&self, position: u64) -> Result<Option<Result<BatchHead, String>>, Miss> {
         let Some(view) = self
             .view
             .as_ref()
@@ -92,19 +115,104 @@ impl Walk<'_> {
         else {
             return Ok(None);
         };
-        let corrupt = |reason: &str| Miss::from(self.segment.corrupt(position, reason));
         // Below the view's length, so it fits.
         let start = position as usize;
         let range = start..start.saturating_add(layout::RECORDS);
         self.ensure(view, &range)?;
-        let header = view
-            .get(range)
-            .ok_or_else(|| corrupt("the file ends inside of a header"))?;
-        let head = BatchHead::parse_slice(header).map_err(|reason| corrupt(&reason))?;
-        if head.size > view.len() as u64 - position {
-            return Err(corrupt("the file ends inside of a batch"));
+        let Some(header) = view.get(range) else {
+            return Ok(Some(Err("the file ends inside of a header".to_owned())));
+        };
+        Ok(Some(BatchHead::parse_slice(header).and_then(|head| {
+            if head.size > view.len() as u64 - position {
+                return Err("the file ends inside of a batch".to_owned());
+            }
+            Ok(head)
+        })))
+    }
+
+    /// The first sound batch at or behind `position`, where offsets have come to `next_offset`.
+    pub fn sound_from(
+        &self,
+        mut position: u64,
+        next_offset: Offset,
+    ) -> Result<Option<(u64, BatchHead)>, Miss> {
+        while let Some(range) = self.segment.damage().at(position) {
+            if range.end_position <= position {
+                return Ok(None);
+            }
+            position = range.end_position;
         }
-        Ok(Some(head))
+        let Some(found) = self.head(position)? else {
+            return Ok(None);
+        };
+        let head = match found {
+            Ok(head) => head,
+            Err(reason) => return Err(self.examine(position, &reason)),
+        };
+        let mut reason = self.segment.misplaced(&head, next_offset);
+        let after = position + head.size;
+        if reason.is_none()
+            && head.base_offset > next_offset
+            && self.segment.damage().at(after).is_none()
+        {
+            let following = self.head(after)?.and_then(Result::ok);
+            reason = head.leaps_over(following, next_offset);
+        }
+        match reason {
+            None => Ok(Some((position, head))),
+            Some(reason) => Err(self.examine(position, &reason)),
+        }
+    }
+
+    /// The sound batch behind one.
+    pub fn following(
+        &self,
+        position: u64,
+        head: &BatchHead,
+    ) -> Result<Option<(u64, BatchHead)>, Miss> {
+        self.sound_from(position + head.size, head.next_offset())
+    }
+
+    /// What was met at `position` does not fit.
+    fn examine(&self, position: u64, reason: &str) -> Miss {
+        if self.access == Access::Probe {
+            return Miss::NotResident;
+        }
+        match self.segment.examine(self.readable(), position, reason) {
+            Ok(true) => Miss::Examined,
+            Ok(false) => Miss::Failed(self.segment.corrupt(position, reason)),
+            Err(error) => Miss::Failed(error),
+        }
+    }
+
+    /// A look at the header at `position` does not block.
+    fn is_resident(&self, position: u64) -> bool {
+        self.head(position).is_ok()
+    }
+
+    fn readable(&self) -> u64 {
+        self.view.as_ref().map_or(0, |view| view.len() as u64)
+    }
+
+    /// Compares the checksums of batches that begin at `position`, and whether offsets ascend.
+    fn check(&self, mut position: u64, records: &[u8]) -> Result<(), Miss> {
+        let mut next_offset = self.segment.base_offset();
+        for batch in batches(records) {
+            let checked = batch.and_then(|batch| batch.check_crc().map(|()| batch));
+            let sound = checked.map_err(|error| error.to_string());
+            let sound = sound.and_then(|batch| match batch.base_offset() {
+                base if base < next_offset => Err(format!("offset {base} after {next_offset}")),
+                _ => Ok(batch),
+            });
+            match sound {
+                Ok(batch) => {
+                    position += batch.size_in_bytes() as u64;
+                    next_offset = batch.next_offset();
+                }
+                Err(reason) => return Err(self.examine(position, &reason)),
+            }
+        }
+        Ok(())
     }
 
     fn ensure(&self, view: &View, range: &Range<usize>) -> Result<(), Miss> {
@@ -118,27 +226,62 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The first batch that ends at or after `offset`.
+    /// The first sound batch that ends at or after `offset`.
     pub fn batch_from(&self, offset: Offset) -> Result<Option<(u64, BatchHead)>, Miss> {
         let base_offset = self.segment.base_offset();
-        let mut position = self
+        let upto = self
             .index
-            .last_where(|entry| base_offset + i64::from(entry.relative_offset) <= offset)
-            .map_or(0, |entry| u64::from(entry.position));
-        while let Some(head) = self.head(position)? {
+            .count_where(|entry| base_offset + i64::from(entry.relative_offset) <= offset);
+        let position = self.led_to(upto)?;
+        let mut next = self.sound_from(position, base_offset)?;
+        while let Some((position, head)) = next {
             if head.last_offset >= offset {
-                return Ok(Some((position, head)));
+                break;
             }
-            position += head.size;
+            next = self.following(position, &head)?;
         }
-        Ok(None)
+        Ok(next)
     }
 
-    /// The batch that the last index entry points at, or the first one.
-    pub fn last_indexed(&self) -> u64 {
-        self.index
-            .last()
-            .map_or(0, |entry| u64::from(entry.position))
+    /// Where the last index entry leads to, or the first batch is.
+    pub fn last_indexed(&self) -> Result<u64, Miss> {
+        self.led_to(self.index.count())
+    }
+
+    /// Where the last of the first `upto` index entries leads to, or an earlier one where it leads
+    /// nowhere, or the start.
+    fn led_to(&self, upto: u64) -> Result<u64, Miss> {
+        let mut back = 1;
+        while let Some(index) = upto.checked_sub(back) {
+            if let Some(entry) = self.index.get(index)
+                && self.leads(&entry)?
+            {
+                return Ok(u64::from(entry.position));
+            }
+            back *= 2;
+        }
+        Ok(0)
+    }
+
+    fn leads(&self, entry: &OffsetEntry) -> Result<bool, Miss> {
+        let position = u64::from(entry.position);
+        let leads = self.segment.entry_leads(entry, |position| {
+            Ok::<_, Miss>(self.head(position)?.and_then(Result::ok))
+        })?;
+        let known = self.segment.is_distrusted() || self.segment.damage().at(position).is_some();
+        if leads || known {
+            return Ok(leads);
+        }
+        // Either the entry is wrong, or the batch is.
+        let reason = "an index entry does not lead to its batch";
+        if self.access == Access::Probe {
+            return Err(Miss::NotResident);
+        }
+        if self.segment.examine(self.readable(), position, reason)? {
+            return Err(Miss::Examined);
+        }
+        self.segment.distrust(INDEX_SUFFIX, reason);
+        Ok(false)
     }
 
     /// `range`, in memory as the walk's access says, without a copy.
@@ -160,20 +303,32 @@ impl Walk<'_> {
     fn end_of(&self, start: u64, first: &BatchHead, wanted: &Wanted) -> Result<u64, Miss> {
         let base_offset = self.segment.base_offset();
         let after_first = start + first.size;
+        let damage = self.segment.damage().next_from(after_first);
         let bound = start.saturating_add(wanted.max_bytes);
+        let bound = bound.min(damage.unwrap_or(u64::MAX));
         // All batches before an indexed one are whole, and end before its last offset.
         let indexed = self.index.last_where(|entry| {
             u64::from(entry.position) <= bound
                 && base_offset + i64::from(entry.relative_offset) < wanted.limit
         });
-        let mut end = indexed
-            .map_or(0, |entry| u64::from(entry.position))
-            .max(after_first);
+        let mut end = after_first;
+        let mut next_offset = first.next_offset();
+        if let Some(entry) = indexed.filter(|entry| u64::from(entry.position) > after_first)
+            && self.leads(&entry)?
+        {
+            end = u64::from(entry.position);
+        }
         while end < bound {
             match self.head(end)? {
-                Some(head) if head.size <= bound - end && head.last_offset < wanted.limit => {
+                Some(Ok(head))
+                    if head.size <= bound - end
+                        && head.last_offset < wanted.limit
+                        && self.segment.misplaced(&head, next_offset).is_none() =>
+                {
                     end += head.size;
+                    next_offset = head.next_offset();
                 }
+                // Also where it does not fit: the next read begins there, and finds out.
                 _ => break,
             }
         }

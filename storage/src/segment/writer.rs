@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{BatchHead, BatchReader, Segment, Tail};
+use super::{BatchHead, Segment, Tail};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::{LogConfig, Offset};
@@ -99,9 +99,10 @@ impl SegmentWriter {
     fn age_ms(&mut self, timestamp: i64, now_ms: i64) -> Result<u64> {
         let first = match self.first_timestamp {
             Some(first) => first,
-            None => match BatchReader::heads(&self.segment).head(0)? {
-                Ok((head, _)) => head.max_timestamp,
-                Err(reason) => return Err(self.segment.corrupt(0, reason)),
+            // Nothing sound is left of a segment that is damaged altogether.
+            None => match self.segment.seek(self.segment.base_offset)? {
+                Some((_, head)) => head.max_timestamp,
+                None => -1,
             },
         };
         self.first_timestamp = Some(first);

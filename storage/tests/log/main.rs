@@ -3,6 +3,7 @@
 mod append_and_read;
 mod commit;
 mod compression;
+mod damage;
 mod delete_records;
 mod derived;
 mod fixture;

@@ -241,55 +241,6 @@ fn an_unclean_restart_scans_from_the_recovery_point_only() {
 }
 
 #[test]
-fn damage_below_the_recovery_point_is_not_cut_off() {
-    let folder = tempfile::tempdir().expect("a folder");
-    {
-        let (dir, log) = open(folder.path());
-        for first in 0..30 {
-            log.append(&batch(first, 1)).expect("appends");
-        }
-        dir.checkpoint().expect("checkpoints");
-    }
-    let newest = files(folder.path(), "log").pop().expect("a segment");
-    let size = newest.metadata().expect("there").len();
-    let mut damaged = fs::read(&newest).expect("reads");
-    // The lengths of all batches: no way through.
-    let sizes: Vec<_> = batches(&damaged)
-        .map(|batch| batch.expect("whole").size_in_bytes())
-        .collect();
-    let mut position = 0;
-    for size in sizes {
-        damaged[position + 8] ^= 0x40;
-        position += size;
-    }
-    fs::write(&newest, &damaged).expect("damages");
-    let wanted = || storage::log_dir::OpenLog {
-        topic: "events".to_owned(),
-        topic_id: TOPIC_ID,
-        partition: 0,
-        config: Arc::new(small_segments()),
-        visibility: storage::partition_log::Visibility::Ordinary,
-    };
-    {
-        let dir = open_dir(folder.path());
-        let refused = dir.open_logs(vec![wanted()]).expect_err("needs a human");
-        assert!(
-            refused
-                .to_string()
-                .contains("recovery-point-offset-checkpoint"),
-            "{refused}"
-        );
-    }
-    assert_eq!(newest.metadata().expect("there").len(), size);
-    fs::remove_file(folder.path().join("recovery-point-offset-checkpoint")).expect("removes");
-    let (_dir, log) = open(folder.path());
-    assert_eq!(
-        read_all(&log, 0, 300),
-        numbers(0..log.offsets().log_end_offset)
-    );
-}
-
-#[test]
 fn a_recovery_point_does_not_outlive_its_log() {
     let folder = tempfile::tempdir().expect("a folder");
     let recovery_points = || {
