@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use storage::reserved_disk::ReservedDisk;
 use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
@@ -41,6 +42,8 @@ pub struct Broker {
     pub producer_ids: Arc<ProducerIds>,
     /// The model topics that run here.
     pub model_topics: Arc<Registry>,
+    /// Whether there is room on the disk.
+    pub disk: Arc<ReservedDisk>,
     /// Turns true when the broker stops.
     pub shutdown: watch::Receiver<bool>,
     /// Time.

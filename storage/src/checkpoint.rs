@@ -268,8 +268,15 @@ pub fn write_file(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> Result<()> {
     };
     let file = disk.open(&temporary, true).map_err(failed("open"))?;
     // One that a crash has left behind may be longer.
-    file.set_len(0).map_err(failed("truncate"))?;
-    disk::write_all_at(file.as_ref(), &[bytes], 0).map_err(failed("write"))?;
+    let written = file
+        .set_len(0)
+        .map_err(failed("truncate"))
+        .and_then(|()| disk::write_all_at(file.as_ref(), &[bytes], 0).map_err(failed("write")));
+    if written.is_err() {
+        // It takes room, which may be what is missing. If it stays, the next one takes its place.
+        let _ = disk.remove_file(&temporary);
+    }
+    written?;
     file.sync().map_err(failed("fdatasync"))?;
     disk.rename(&temporary, path).map_err(failed("rename"))?;
     let folder = path.parent().unwrap_or(Path::new("."));

@@ -66,6 +66,12 @@ pub trait Disk: Send + Sync + Debug {
     /// Locks a file, created where missing, for as long as the value lives. `WouldBlock` where
     /// somebody else has it, in this process or another.
     fn lock(&self, path: &Path) -> io::Result<DiskLock>;
+    /// Fails where it is known that there is no room for records in the partition folder `dir`,
+    /// or for new folders in the data folder: it need not be tried.
+    fn room_for(&self, dir: &Path) -> io::Result<()> {
+        let _ = dir;
+        Ok(())
+    }
 }
 
 /// Holds a lock that [`Disk::lock`] took; dropping it lets go.

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::Offset;
+use crate::reserved_disk::is_full_kind;
 
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -132,6 +133,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// There was no room on the disk; nothing was changed, and it may go another time.
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { kind, .. } if is_full_kind(*kind))
+    }
+
     /// Wraps an I/O error with the call and the file it was for.
     pub fn io(call: &'static str, path: impl Into<PathBuf>, error: &std::io::Error) -> Self {
         Self::Io {

@@ -9,6 +9,7 @@
 //! - [`producer_state`]: idempotence, the last five batches of each producer;
 //! - [`log_dir`]: the data folder: its lock, its checkpoints, and every partition in it;
 //! - [`recovery`], [`checkpoint`]: what a start reads, and what a clean stop leaves;
+//! - [`reserved_disk`]: what goes on where the disk is full;
 //! - [`disk`], [`clock`]: every system call that writes, and the time.
 
 pub mod batch;
@@ -21,6 +22,7 @@ pub mod log_dir;
 pub mod partition_log;
 pub mod producer_state;
 pub mod recovery;
+pub mod reserved_disk;
 pub mod segment;
 
 pub use config::LogConfig;

@@ -375,6 +375,12 @@ impl LogDir {
             .copied()
     }
 
+    /// Refuses what takes room where the disk is known to be full.
+    pub fn check_room(&self) -> Result<()> {
+        let room = self.disk.room_for(self.path());
+        room.map_err(|error| Error::io("write", self.path(), &error))
+    }
+
     /// The open partitions that are read-only until the process is restarted.
     pub fn read_only_partitions(&self) -> Vec<(String, i32)> {
         lock(&self.logs)

@@ -52,6 +52,10 @@ pub fn storage_failure(
 ) -> ResponseError {
     let code = error_code::of_storage(error);
     match error {
+        // Said once, where the disk was found to be full.
+        error if error.is_disk_full() => {
+            tracing::debug!(api, topic, partition, %error, "refused");
+        }
         Error::Io { .. } | Error::CorruptFile { .. } => {
             tracing::error!(api, topic, partition, %error, "the log failed");
         }

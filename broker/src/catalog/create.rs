@@ -90,6 +90,7 @@ impl Inner {
 
     /// All of them, or none.
     async fn make(&self, creations: Vec<Creation>) -> Result<Vec<Arc<Topic>>, CatalogError> {
+        self.log_dir.check_room()?;
         let records = creations.iter().map(|new| (&*new.name, &new.record));
         let batch = records::topics_batch(self.clock.now_ms(), records)?;
         self.log_change(batch).await?;

@@ -51,6 +51,7 @@ impl Inner {
             growing.push((topic, record));
         }
         self.check_folders(&logs).await?;
+        self.log_dir.check_room()?;
         let now_ms = self.clock.now_ms();
         let grown = growing.iter().map(|(topic, record)| (&*topic.name, record));
         self.log_change(records::topics_batch(now_ms, grown)?)

@@ -240,6 +240,11 @@ impl Catalog {
         self.inner.log_dir.path()
     }
 
+    /// Refuses what takes room where the disk is known to be full.
+    pub fn check_room(&self) -> storage::Result<()> {
+        self.inner.log_dir.check_room()
+    }
+
     /// The partitions that are read-only until a restart, the catalog's own log among them.
     pub fn read_only_partitions(&self) -> Vec<(String, i32)> {
         self.inner.log_dir.read_only_partitions()

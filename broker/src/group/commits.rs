@@ -41,6 +41,10 @@ impl GroupCoordinator {
         if let Err(error) = self.check_writable(group) {
             return Answer::Now(Err(error));
         }
+        // What is left is for what makes room. Consumers try again.
+        if let Err(error) = self.catalog.check_room() {
+            return Answer::Now(Err(GroupError::Write(error).code()));
+        }
         if let Err(error) = self.ensure_offsets_topic().await {
             tracing::error!(group, %error, "an offset commit is refused");
             return Answer::Now(Err(error.code()));
@@ -59,7 +63,7 @@ impl GroupCoordinator {
                     Ok(Some(written))
                 }
                 Err(error) => {
-                    tracing::error!(group, %error, "offsets can't be committed");
+                    error.log(group, "offsets can't be committed");
                     Err(commit_code(&error))
                 }
             }
@@ -111,7 +115,7 @@ impl GroupCoordinator {
             }
             Err(error) => {
                 self.step(&group, false, |slot, _, _| slot.commit_ended());
-                tracing::error!(group, %error, "an offset commit is not durable");
+                error.log(&group, "an offset commit is not durable");
                 Err(commit_code(&error))
             }
         };

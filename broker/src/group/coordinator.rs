@@ -405,7 +405,7 @@ impl GroupCoordinator {
                         tokio::spawn(stored);
                     }
                     Err(error) => {
-                        tracing::error!(group, %error, "the group can't be stored");
+                        error.log(group, "the group can't be stored");
                         let mut more = Vec::new();
                         let result = Err(error.code());
                         slot.machine.stored(self.now(), then, result, &mut more);
@@ -418,7 +418,7 @@ impl GroupCoordinator {
 
     async fn stored(self: Arc<Self>, group: String, then: Stored, written: Written) {
         let result = written.wait().await.map_err(|error| {
-            tracing::error!(group, %error, "the group is not durable");
+            error.log(&group, "the group is not durable");
             error.code()
         });
         self.step(&group, false, |slot, now, effects| {

@@ -73,6 +73,21 @@ pub enum GroupError {
 }
 
 impl GroupError {
+    /// Says what came of it: not what was said already, where the disk was found to be full or the
+    /// partition became read-only.
+    pub(crate) fn log(&self, group: &str, what: &'static str) {
+        let is_said = match self {
+            Self::Write(error) => {
+                error.is_disk_full() || matches!(error, storage::Error::ReadOnly(_))
+            }
+            _ => false,
+        };
+        match is_said {
+            true => tracing::debug!(group, error = %self, "{what}"),
+            false => tracing::error!(group, error = %self, "{what}"),
+        }
+    }
+
     /// What clients are told. As in Kafka's coordinator, whatever may pass is
     /// COORDINATOR_NOT_AVAILABLE: clients look for their coordinator and try again.
     pub fn code(&self) -> ResponseError {

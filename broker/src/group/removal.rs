@@ -160,7 +160,7 @@ impl GroupCoordinator {
                 written,
             })),
             Err(error) => {
-                tracing::error!(group, %error, "a group's records can't be removed");
+                error.log(group, "a group's records can't be removed");
                 Err(error.code())
             }
         }
@@ -187,7 +187,7 @@ impl GroupCoordinator {
         let offsets = removal.written.offsets.clone();
         let end = offsets.end;
         removal.written.wait().await.map_err(|error| {
-            tracing::error!(group, %error, "the removal of a group's records is not durable");
+            error.log(group, "the removal of a group's records is not durable");
             error.code()
         })?;
         self.step(group, false, |slot, _, _| {

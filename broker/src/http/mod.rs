@@ -82,6 +82,7 @@ async fn metrics(State(broker): State<Arc<Broker>>) -> impl IntoResponse {
     memory(&broker, &mut text);
     partitions(&broker, &mut text);
     read_only(&broker, &mut text);
+    disk(&broker, &mut text);
     (
         [(
             header::CONTENT_TYPE,
@@ -104,6 +105,18 @@ fn memory(broker: &Broker, text: &mut String) {
             budget.used()
         );
     }
+}
+
+/// Whether the disk is full, and how often it was found to be.
+fn disk(broker: &Broker, text: &mut String) {
+    let disk = &broker.disk;
+    let _ = writeln!(
+        text,
+        "# TYPE milena_disk_full gauge\nmilena_disk_full {}\n\
+         # TYPE milena_disk_full_calls_total counter\nmilena_disk_full_calls_total {}",
+        u8::from(disk.is_full()),
+        disk.refused()
+    );
 }
 
 /// The partitions that nothing is written to any more because a sync failed: how many, and which.

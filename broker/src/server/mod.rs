@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use storage::LogDir;
+use storage::reserved_disk::ReservedDisk;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -34,6 +35,9 @@ pub const DRAIN: Duration = Duration::from_secs(5);
 
 /// Connections that the system accepts before the server does.
 const BACKLOG: u32 = 1024;
+
+/// How soon a disk that was full is found to have room again.
+const LOOK_FOR_ROOM: Duration = Duration::from_secs(1);
 
 /// How often the metrics' histograms are folded together.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -98,6 +102,7 @@ impl Server {
                 shutdown.clone(),
             )),
             tokio::spawn(metrics_upkeep(shutdown.clone())),
+            tokio::spawn(room(opened.disk, shutdown.clone())),
         ];
         if let Some(listener) = http_listener {
             background.push(tokio::spawn(http::serve(listener, broker.clone())));
@@ -219,6 +224,21 @@ async fn checkpoints(
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "checkpoint failed"),
             Err(error) => tracing::error!(%error, "checkpoint panicked"),
+        }
+    }
+}
+
+/// While the disk is full, finds out whether there is room again.
+async fn room(disk: Arc<ReservedDisk>, mut shutdown: watch::Receiver<bool>) {
+    while every(LOOK_FOR_ROOM, &mut shutdown).await {
+        if !disk.is_full() {
+            continue;
+        }
+        let disk = disk.clone();
+        match tokio::task::spawn_blocking(move || disk.look_for_room()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "looking for room on the disk failed"),
+            Err(error) => tracing::error!(%error, "looking for room on the disk panicked"),
         }
     }
 }

@@ -4,19 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use storage::LogDir;
-use storage::disk::RealDisk;
+use storage::disk::{Disk, RealDisk};
 use storage::log_dir::LogDirConfig;
+use storage::reserved_disk::ReservedDisk;
 use tokio::sync::{Semaphore, watch};
 
 use crate::Broker;
-use crate::catalog::{Catalog, CatalogError, NewTopic, TopicKind};
+use crate::catalog::{CATALOG_TOPIC, Catalog, CatalogError, NewTopic, TopicKind};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Problem};
 use crate::fetch_session::FetchSessions;
+use crate::group::offsets_topic::OFFSETS_TOPIC;
 use crate::group::{GroupCoordinator, GroupError};
 use crate::memory_budget::Budgets;
 use crate::model_topics::{self, Registry, Setup};
 use crate::producer_ids::ProducerIds;
+
+/// What is written on a full disk, too: deletions of topics, and of groups' offsets with them.
+const ESSENTIAL_TOPICS: &[&str] = &[CATALOG_TOPIC, OFFSETS_TOPIC];
 
 /// Why the data folder, or what is in it, can't be opened or closed.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +57,7 @@ pub enum OpenError {
 /// The open parts.
 pub(super) struct Opened {
     pub(super) log_dir: Arc<LogDir>,
+    pub(super) disk: Arc<ReservedDisk>,
     pub(super) broker: Arc<Broker>,
 }
 
@@ -61,9 +67,16 @@ pub(super) async fn open(
     advertised: (String, u16),
     shutdown: watch::Receiver<bool>,
 ) -> Result<Opened, OpenError> {
-    let log_dir = Arc::new(open_log_dir(config).await?);
-    match open_broker(config, advertised, shutdown, &log_dir).await {
-        Ok(broker) => Ok(Opened { log_dir, broker }),
+    let folder = &config.broker.data_dir;
+    let disk = ReservedDisk::new(Arc::new(RealDisk), folder, ESSENTIAL_TOPICS);
+    let disk = Arc::new(disk);
+    let log_dir = Arc::new(open_log_dir(config, &disk).await?);
+    match open_broker(config, advertised, shutdown, &log_dir, &disk).await {
+        Ok(broker) => Ok(Opened {
+            log_dir,
+            disk,
+            broker,
+        }),
         Err(error) => {
             if let Err(error) = close_log_dir(&log_dir).await {
                 tracing::error!(%error, "closing the data folder failed");
@@ -73,7 +86,7 @@ pub(super) async fn open(
     }
 }
 
-async fn open_log_dir(config: &Config) -> Result<LogDir, OpenError> {
+async fn open_log_dir(config: &Config, disk: &Arc<ReservedDisk>) -> Result<LogDir, OpenError> {
     let broker = &config.broker;
     let log_dir = LogDirConfig {
         path: broker.data_dir.clone(),
@@ -81,7 +94,15 @@ async fn open_log_dir(config: &Config) -> Result<LogDir, OpenError> {
         sync_threads: broker.sync_threads,
         recovery_threads: broker.recovery_threads,
     };
-    blocking(move || LogDir::open(log_dir, Arc::new(RealDisk))).await
+    let disk = Arc::clone(disk);
+    blocking(move || {
+        let opened = LogDir::open(log_dir, Arc::clone(&disk) as Arc<dyn Disk>)?;
+        if let Err(error) = disk.make_reserve() {
+            tracing::warn!(%error, "there is no reserve for a full disk");
+        }
+        Ok(opened)
+    })
+    .await
 }
 
 async fn open_broker(
@@ -89,6 +110,7 @@ async fn open_broker(
     advertised: (String, u16),
     shutdown: watch::Receiver<bool>,
     log_dir: &Arc<LogDir>,
+    disk: &Arc<ReservedDisk>,
 ) -> Result<Arc<Broker>, OpenError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let defaults = config.topic_defaults()?;
@@ -146,6 +168,7 @@ async fn open_broker(
         producer_ids: Arc::new(ProducerIds::new(catalog.clone())),
         model_topics,
         catalog,
+        disk: Arc::clone(disk),
         shutdown,
         clock,
     }))

@@ -65,6 +65,7 @@ impl PartitionLog {
                 flushes: self.shared.flush_after_append(&config),
             });
         }
+        self.shared.check_room()?;
         let base_offset = writer.end;
         self.append_all(&mut writer, [Ok(batch)], log_append_time, now_ms, &config)?;
         let end = writer.end;
@@ -97,6 +98,7 @@ impl PartitionLog {
         let now_ms = self.shared.clock.now_ms();
         let mut writer = lock(&self.writer);
         self.shared.check_writable()?;
+        self.shared.check_room()?;
         let start = writer.end;
         self.append_all(&mut writer, header::batches(batches), None, now_ms, &config)?;
         self.publish_all(&writer);

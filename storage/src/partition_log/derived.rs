@@ -21,6 +21,7 @@ impl PartitionLog {
         let now_ms = self.shared.clock.now_ms();
         let mut writer = lock(&self.writer);
         self.shared.check_writable()?;
+        self.shared.check_room()?;
         let start = writer.end;
         self.append_all(&mut writer, header::batches(batches), None, now_ms, &config)?;
         let end = writer.end;

@@ -182,6 +182,12 @@ impl Shared {
         self.check_synced()
     }
 
+    /// Refuses appends where the disk is known to be full.
+    pub fn check_room(&self) -> Result<()> {
+        let room = self.disk.room_for(&self.dir);
+        room.map_err(|error| Error::io("write", &self.dir, &error))
+    }
+
     /// Refuses anything on a log that was deleted.
     pub fn check_exists(&self) -> Result<()> {
         if self.deleted.load(Ordering::Acquire) {
