@@ -61,6 +61,8 @@ pub struct Settings {
     pub recovery_threads: usize,
     /// How often recovery points are written.
     pub checkpoint_interval_ms: u64,
+    /// How often segments to delete are looked for.
+    pub retention_check_interval_ms: u64,
     /// Create a topic when Metadata or Produce names one that does not exist.
     pub auto_create_topics_enable: bool,
     /// Partitions of a topic that does not say.

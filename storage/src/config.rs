@@ -61,6 +61,14 @@ pub struct LogConfig {
     pub flush_ms: u64,
     /// `cleanup.policy` contains `compact`: every record must have a key.
     pub compact: bool,
+    /// `cleanup.policy` contains `delete`: what the two limits below are for.
+    pub delete: bool,
+    /// `retention.ms`: how old a segment's newest record may get; below 0: any age.
+    pub retention_ms: i64,
+    /// `retention.bytes`: how large the log may get without its oldest segment; below 0: any size.
+    pub retention_bytes: i64,
+    /// `file.delete.delay.ms`: how long files stay that are not the log's any more.
+    pub file_delete_delay_ms: u64,
     /// `producer.id.expiration.ms`: idle producers are forgotten after this long.
     pub producer_id_expiration_ms: u64,
 }
@@ -82,6 +90,10 @@ impl Default for LogConfig {
             flush_messages: NEVER,
             flush_ms: NEVER,
             compact: false,
+            delete: true,
+            retention_ms: 7 * 24 * 60 * 60 * 1000,
+            retention_bytes: -1,
+            file_delete_delay_ms: 60 * 1000,
             producer_id_expiration_ms: 24 * 60 * 60 * 1000,
         }
     }

@@ -10,6 +10,7 @@
 //! - [`log_dir`]: the data folder: its lock, its checkpoints, and every partition in it;
 //! - [`recovery`], [`checkpoint`]: what a start reads, and what a clean stop leaves;
 //! - [`reserved_disk`]: what goes on where the disk is full;
+//! - [`retention`]: which segments a log no longer keeps;
 //! - [`disk`], [`clock`]: every system call that writes, and the time.
 
 pub mod batch;
@@ -23,6 +24,7 @@ pub mod partition_log;
 pub mod producer_state;
 pub mod recovery;
 pub mod reserved_disk;
+pub mod retention;
 pub mod segment;
 
 pub use config::LogConfig;

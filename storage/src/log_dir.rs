@@ -9,13 +9,15 @@
 //! replication-offset-checkpoint        high watermarks
 //! <topic>-<partition>/                 one partition
 //! <topic>-<partition>/.unrecovered     nobody has opened it since an unclean stop
-//! <topic>-<partition>.<id>-delete/     deleted; a start removes what is left of it
+//! <topic>-<partition>.<id>-delete/     deleted; goes after file.delete.delay.ms, or at a start
 //! <topic>-<partition>.<id>-stray/      another topic of the same name had it; kept for a human
 //! ```
 
 mod checkpoints;
 mod folders;
+mod log_starts;
 mod parallel;
+mod removals;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -26,12 +28,14 @@ use std::thread::{self, JoinHandle};
 use uuid::Uuid;
 
 use self::checkpoints::Checkpoints;
+pub use self::log_starts::Retained;
+use self::removals::Removals;
 
 use crate::checkpoint::{self, MetaProperties, OffsetCheckpoint, PartitionOffsets, uuid_text};
 use crate::clock::Clock;
 use crate::disk::{Disk, DiskLock};
 use crate::error::{Error, Result};
-use crate::partition_log::{DeleteTo, SyncQueue, Visibility, lock};
+use crate::partition_log::{SyncQueue, Visibility, lock};
 use crate::recovery::{Progress, Recovery};
 use crate::{LogConfig, Offset, PartitionLog};
 
@@ -86,6 +90,8 @@ pub struct LogDir {
     /// Held while logs are opened or deleted, so that no log is open twice.
     opening: Mutex<()>,
     stopped: AtomicBool,
+    /// Files that are no log's any more.
+    removals: Removals,
     queue: Arc<SyncQueue>,
     sync_threads: Vec<JoinHandle<()>>,
     _lock: DiskLock,
@@ -136,6 +142,7 @@ impl LogDir {
             logs: Mutex::default(),
             opening: Mutex::default(),
             stopped: AtomicBool::new(false),
+            removals: Removals::default(),
             queue,
             sync_threads,
             _lock: dir_lock,
@@ -221,7 +228,9 @@ impl LogDir {
         Ok(Arc::new(opened))
     }
 
-    /// Closes a log and removes its files.
+    /// Closes a log; its folder is moved aside at once, durably, and goes after the log's
+    /// `file.delete.delay.ms`. Without a delay, and where the log was not open, it is gone when this
+    /// returns; what can't be removed is left to the next start.
     pub fn delete_log(&self, topic: &str, partition: i32) -> Result<()> {
         let _opening = lock(&self.opening);
         let dir = self.path().join(folders::name(topic, partition)?);
@@ -229,12 +238,22 @@ impl LogDir {
         let deleted = self.path().join(folders::deleted_name(topic, partition));
         let rename = || folders::move_aside(self.disk.as_ref(), &dir, &deleted);
         let log = lock(&self.logs).remove(&key);
-        match log {
-            Some(log) => log.delete(rename)?,
-            None => rename()?,
-        }
+        let delay_ms = match log {
+            Some(log) => {
+                log.delete(rename)?;
+                log.file_delete_delay_ms()
+            }
+            None => {
+                rename()?;
+                0
+            }
+        };
         self.forget(&key)?;
-        folders::remove(self.disk.as_ref(), &deleted)
+        self.removals.add_folder(deleted, self.due_ms(delay_ms));
+        if delay_ms == 0 {
+            self.remove_due_files();
+        }
+        Ok(())
     }
 
     /// Leaves a folder alone that nobody is going to open. After an unclean stop, whoever opens it
@@ -253,56 +272,6 @@ impl LogDir {
     /// The partition folders on disk (topic, partition, topic id where known), open or not.
     pub fn on_disk(&self) -> Result<Vec<(String, i32, Option<Uuid>)>> {
         folders::partitions(self.disk.as_ref(), self.path())
-    }
-
-    /// Blocking. Deletes the records of open logs up to where each is told, and returns where each
-    /// log begins then, or why nothing was deleted. What is returned is durable. Whole segments are
-    /// removed; where a log begins inside of one, that one stays, and readers skip what is below.
-    ///
-    /// `OffsetOutOfRange` where an offset is negative or above the high watermark.
-    pub fn delete_records(&self, wanted: &[(Arc<PartitionLog>, DeleteTo)]) -> Vec<Result<Offset>> {
-        let mut starts: Vec<Result<Offset>> = wanted
-            .iter()
-            .map(|(log, to)| log.prepare_log_start(*to))
-            .collect();
-        let raised: Vec<(usize, &PartitionLog, Offset)> = wanted
-            .iter()
-            .zip(&starts)
-            .enumerate()
-            .filter_map(|(index, ((log, _), start))| {
-                let start = start.as_ref().ok().copied()?;
-                (start > log.offsets().log_start_offset).then_some((index, log.as_ref(), start))
-            })
-            .collect();
-        if raised.is_empty() {
-            return starts;
-        }
-        let written = self.write_log_starts(&raised);
-        for (index, log, start) in raised {
-            let raised = match &written {
-                Ok(()) => log.raise_log_start(start),
-                Err(error) => Err(error.clone()),
-            };
-            if let Some(answer) = starts.get_mut(index)
-                && let Err(error) = raised
-            {
-                *answer = Err(error);
-            }
-        }
-        starts
-    }
-
-    fn write_log_starts(&self, raised: &[(usize, &PartitionLog, Offset)]) -> Result<()> {
-        // A log that was deleted since has nothing to be noted; its raise will find out.
-        let logs = lock(&self.logs);
-        let starts: Vec<(Key, Offset)> = raised
-            .iter()
-            .map(|(_, log, start)| ((log.topic().to_owned(), log.partition()), *start))
-            .filter(|(key, _)| logs.contains_key(key))
-            .collect();
-        let mut checkpoints = lock(&self.checkpoints);
-        drop(logs);
-        checkpoints.raise_log_starts(self.disk.as_ref(), self.path(), starts)
     }
 
     /// Blocking. Syncs what is dirty and writes recovery points, log start offsets and high

@@ -59,6 +59,7 @@ fn replay_catalog(log_dir: &LogDir) -> Result<(Arc<PartitionLog>, Replayed), Cat
     let config = LogConfig {
         segment_bytes: CATALOG_SEGMENT_BYTES,
         compact: true,
+        delete: false,
         ..LogConfig::default()
     };
     let opened = log_dir.open_logs(vec![OpenLog {

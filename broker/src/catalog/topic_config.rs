@@ -244,9 +244,7 @@ pub fn effective<'a>(
 /// `cleanup.policy` contains `delete`: what is old goes, and records may be deleted.
 pub fn deletes_old_records(explicit: &BTreeMap<String, String>, defaults: &TopicDefaults) -> bool {
     let values = Values { explicit, defaults };
-    values
-        .text("cleanup.policy")
-        .is_ok_and(|policy| list(policy).any(|word| word == "delete"))
+    values.has_policy("delete").unwrap_or(false)
 }
 
 /// Checks names and values, and trims the values.
@@ -281,7 +279,7 @@ pub(super) fn check_new_configs(
     let values = Values { explicit, defaults };
     let minimum = values.number::<i64>("min.compaction.lag.ms")?;
     let maximum = values.number::<i64>("max.compaction.lag.ms")?;
-    if values.is_compact()? && minimum > maximum {
+    if values.has_policy("compact")? && minimum > maximum {
         return Err(invalid(
             "min.compaction.lag.ms",
             &minimum.to_string(),
@@ -317,7 +315,11 @@ impl TopicConfig {
             preallocate: values.boolean("preallocate")?,
             flush_messages: values.number("flush.messages")?,
             flush_ms: values.number("flush.ms")?,
-            compact: values.is_compact()?,
+            compact: values.has_policy("compact")?,
+            delete: values.has_policy("delete")?,
+            retention_ms: values.number("retention.ms")?,
+            retention_bytes: values.number("retention.bytes")?,
+            file_delete_delay_ms: values.number("file.delete.delay.ms")?,
             producer_id_expiration_ms: defaults.producer_id_expiration_ms(),
         };
         Ok(Self {
@@ -349,8 +351,8 @@ impl<'a> Values<'a> {
         parse_boolean(value).map_err(|reason| invalid(name, value, &reason))
     }
 
-    fn is_compact(&self) -> Result<bool, CatalogError> {
-        Ok(list(self.text("cleanup.policy")?).any(|word| word == "compact"))
+    fn has_policy(&self, policy: &str) -> Result<bool, CatalogError> {
+        Ok(list(self.text("cleanup.policy")?).any(|word| word == policy))
     }
 
     fn compression(&self) -> Result<CompressionType, CatalogError> {

@@ -36,6 +36,13 @@ impl Config {
         self.check_broker()?;
         self.check_addresses()?;
         self.check_group()?;
+        let interval_ms = clamp(self.log.retention_check_interval_ms);
+        between(
+            "log.retention_check_interval_ms".to_owned(),
+            interval_ms,
+            1,
+            i64::MAX,
+        )?;
         self.topic_defaults()?;
         self.check_topics()
     }

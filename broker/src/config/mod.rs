@@ -164,6 +164,14 @@ pub struct LogSection {
     pub flush_messages: i64,
     /// How long a record may be unsynced.
     pub flush_ms: i64,
+    /// How old a segment's newest record may get; -1: any age.
+    pub retention_ms: i64,
+    /// How large a partition may get without its oldest segment, bytes; -1: any size.
+    pub retention_bytes: i64,
+    /// How often segments to delete are looked for.
+    pub retention_check_interval_ms: u64,
+    /// How long files stay that belong to no log any more.
+    pub file_delete_delay_ms: i64,
     /// Which time a record carries, `CreateTime` or `LogAppendTime`.
     pub message_timestamp_type: String,
     /// How far a producer's time may be in the past.
@@ -191,6 +199,10 @@ impl Default for LogSection {
             preallocate: false,
             flush_messages: i64::MAX,
             flush_ms: i64::MAX,
+            retention_ms: 7 * 24 * 60 * 60 * 1000,
+            retention_bytes: -1,
+            retention_check_interval_ms: 5 * 60 * 1000,
+            file_delete_delay_ms: 60 * 1000,
             message_timestamp_type: "CreateTime".to_owned(),
             message_timestamp_before_max_ms: i64::MAX,
             message_timestamp_after_max_ms: 60 * 60 * 1000,
@@ -218,6 +230,9 @@ impl LogSection {
             compression_type: "compression.type",
             compression_gzip_level: "compression.gzip.level",
             compression_zstd_level: "compression.zstd.level",
+            retention_ms: "retention.ms",
+            retention_bytes: "retention.bytes",
+            file_delete_delay_ms: "file.delete.delay.ms",
             preallocate: "preallocate",
             flush_messages: "flush.messages",
             flush_ms: "flush.ms",
@@ -340,6 +355,7 @@ impl Config {
             network_threads: broker.network_threads,
             recovery_threads: broker.recovery_threads,
             checkpoint_interval_ms: broker.checkpoint_interval_ms,
+            retention_check_interval_ms: self.log.retention_check_interval_ms,
             auto_create_topics_enable: broker.auto_create_topics_enable,
             num_partitions: broker.num_partitions,
             fetch_max_bytes: broker.fetch_max_bytes,

@@ -26,6 +26,7 @@ mod accepting;
 pub mod admission;
 mod log_allowance;
 mod open;
+mod retention;
 
 use accepting::Accepting;
 pub use open::OpenError;
@@ -99,6 +100,11 @@ impl Server {
             tokio::spawn(checkpoints(
                 log_dir.clone(),
                 Duration::from_millis(config.broker.checkpoint_interval_ms),
+                shutdown.clone(),
+            )),
+            tokio::spawn(retention::run(
+                log_dir.clone(),
+                Duration::from_millis(config.log.retention_check_interval_ms),
                 shutdown.clone(),
             )),
             tokio::spawn(metrics_upkeep(shutdown.clone())),

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `milena_model_topic_records_total` | counter, records committed | topic |
 //! | `milena_model_topic_errors_total` | counter, records that failed | topic, stage (`decode`, `infer`) |
+//! | `milena_model_topic_missed_records_total` | counter, input records that were gone before they were read | topic |
 //! | `milena_model_topic_decode_seconds` | histogram, by poll | topic |
 //! | `milena_model_topic_queue_seconds` | histogram, by submission to the engine | topic |
 //! | `milena_model_topic_infer_seconds` | histogram, by submission to the engine | topic |
@@ -22,6 +23,7 @@ pub(super) struct Measures {
     pub(super) records: Counter,
     pub(super) decode_errors: Counter,
     pub(super) infer_errors: Counter,
+    pub(super) missed_records: Counter,
     pub(super) decode: Histogram,
     pub(super) queue: Histogram,
     pub(super) infer: Histogram,
@@ -37,6 +39,7 @@ impl Measures {
             records: counter!("milena_model_topic_records_total", "topic" => topic.to_owned()),
             decode_errors: errors("decode"),
             infer_errors: errors("infer"),
+            missed_records: counter!("milena_model_topic_missed_records_total", "topic" => topic.to_owned()),
             decode: histogram!("milena_model_topic_decode_seconds", "topic" => topic.to_owned()),
             queue: histogram!("milena_model_topic_queue_seconds", "topic" => topic.to_owned()),
             infer: histogram!("milena_model_topic_infer_seconds", "topic" => topic.to_owned()),

@@ -233,6 +233,8 @@ impl<L: StreamLog> Runtime<L> {
                         to,
                         "records are gone that were not processed"
                     );
+                    let missed = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+                    self.measures.missed_records.increment(missed);
                     self.prepare(&mut prepared, task, input, Vec::new(), to);
                 }
                 Event::Records {

@@ -1,22 +1,26 @@
 //! The log's start moves up: records were deleted. Never back, and never above the high watermark.
 //!
-//! Two steps, with the data folder's checkpoint in between ([`crate::LogDir::delete_records`]):
+//! Two steps, with the data folder's checkpoint in between ([`crate::LogDir::delete_records`] and
+//! [`crate::LogDir::apply_retention`]):
 //!
 //! 1. [`PartitionLog::prepare_log_start`] puts on the device what a start with that checkpoint will
 //!    rely on: everything below the new first offset (which names it), and where segments will go,
 //!    the producers' state and the names of the segments that stay;
-//! 2. [`PartitionLog::raise_log_start`] tells readers, and removes the segments that lie below.
+//! 2. [`PartitionLog::raise_log_start`] tells readers, and takes the segments that lie below out of
+//!    the log. Their files stay until `file.delete.delay.ms` has passed and nobody holds them.
 //!
-//! A crash in between, or in the middle of the removal, leaves files that the next start removes.
-//! Readers that have a segment's map keep it; those that come too late are told that their offset
-//! is out of range. A segment's files are held open by nobody else.
+//! A crash in between, or before all files are removed, leaves files that the next start removes.
+//! Readers that have a segment keep it; those that come too late are told that their offset is out
+//! of range.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::sync::lock;
 use super::{PartitionLog, ReadLimit, Writer};
 use crate::Offset;
 use crate::error::{Error, Result};
+use crate::retention::{self, Choice, LogFacts, SegmentFacts};
 use crate::segment::Segment;
 
 /// Up to where records are deleted.
@@ -26,22 +30,90 @@ pub enum DeleteTo {
     Offset(Offset),
     /// Everything that is visible.
     HighWatermark,
+    /// Below this offset if a segment begins there, or the log ends there; nothing otherwise.
+    WholeSegments(Offset),
+}
+
+/// A log's start that may be raised now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Prepared {
+    /// Where the log will begin, or begins already.
+    pub log_start_offset: Offset,
+    /// There is something to be done.
+    pub changes: bool,
 }
 
 impl PartitionLog {
-    /// Blocking. Makes ready for the log to begin where `to` says, and returns that offset; where
-    /// the log begins there or later already, its `log_start_offset`.
+    /// What of the log its configuration does not keep. Reads no file, but for the first look at a
+    /// segment that the process has found closed, and for segments without timestamps. Nothing goes
+    /// of a log whose high watermark is not known yet, or that takes no writes.
+    pub(crate) fn choose_retention(&self) -> Result<Choice> {
+        if self.shared.check_writable().is_err() {
+            return Ok(Choice::default());
+        }
+        let Some(high_watermark) = self.known_high_watermark() else {
+            return Ok(Choice::default());
+        };
+        let config = self.config();
+        // What was taken first is not beyond what is taken later.
+        let offsets = self.offsets();
+        let segments = self.shared.segments();
+        let facts: Vec<SegmentFacts> = segments
+            .iter()
+            .map(|segment| SegmentFacts {
+                base_offset: segment.base_offset(),
+                size_bytes: segment.size(),
+            })
+            .collect();
+        let log = LogFacts {
+            now_ms: self.shared.clock.now_ms(),
+            log_start_offset: offsets.log_start_offset,
+            high_watermark,
+            log_end_offset: offsets.log_end_offset,
+        };
+        let choice = retention::choose(&config, log, &facts, |at| match segments.get(at) {
+            None => Err(Error::Closed),
+            Some(segment) => match segment.largest_timestamp()? {
+                Some(largest) => Ok(largest),
+                None => segment.modified_ms(),
+            },
+        })?;
+        if let Some((base_offset, timestamp)) = choice.future_timestamp
+            && !self.future_timestamp_told.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                topic = self.topic(),
+                partition = self.partition(),
+                base_offset,
+                timestamp,
+                now_ms = log.now_ms,
+                "a segment with a timestamp from the future is not deleted by its age"
+            );
+        }
+        Ok(choice)
+    }
+
+    /// `file.delete.delay.ms`.
+    pub(crate) fn file_delete_delay_ms(&self) -> u64 {
+        self.config().file_delete_delay_ms
+    }
+
+    /// Blocking. Makes ready for the log to begin where `to` says; where it begins there or later
+    /// already, there may still be segments to be taken out.
     ///
     /// `OffsetOutOfRange` where it is negative or above the high watermark.
-    pub(crate) fn prepare_log_start(&self, to: DeleteTo) -> Result<Offset> {
+    pub(crate) fn prepare_log_start(&self, to: DeleteTo) -> Result<Prepared> {
         let mut last = lock(&self.checkpointed);
-        let (start, rolled) = {
+        let (start, changes, rolled) = {
             let mut writer = lock(&self.writer);
             self.shared.check_writable()?;
             let (offsets, high_watermark) = self.shared.readable_to(ReadLimit::HighWatermark)?;
             let start = match to {
                 DeleteTo::Offset(offset) => offset,
                 DeleteTo::HighWatermark => high_watermark,
+                DeleteTo::WholeSegments(offset) if self.is_boundary(&writer, offset) => offset,
+                // It was the log's end, and records have come since.
+                DeleteTo::WholeSegments(_) => offsets.log_start_offset,
             };
             if !(0..=high_watermark).contains(&start) {
                 return Err(Error::OffsetOutOfRange {
@@ -51,22 +123,35 @@ impl PartitionLog {
                 });
             }
             if start <= offsets.log_start_offset {
-                return Ok(offsets.log_start_offset);
+                (offsets.log_start_offset, false, false)
+            } else {
+                let all = start == writer.end && writer.active.segment().size() > 0;
+                (start, true, all && self.roll_to_delete(&mut writer)?)
             }
-            let all = start == writer.end && writer.active.segment().size() > 0;
-            (start, all && self.roll_to_delete(&mut writer)?)
         };
         let segments = self.shared.segments();
-        if segments
+        let segments_go = segments
             .get(1)
-            .is_some_and(|next| next.base_offset() <= start)
-        {
+            .is_some_and(|next| next.base_offset() <= start);
+        if segments_go {
             self.checkpoint_after(&mut last)?;
         }
         while rolled && self.shared.is_dir_dirty() || self.offsets().synced_offset < start {
             self.shared.sync()?;
         }
-        Ok(start)
+        Ok(Prepared {
+            log_start_offset: start,
+            changes: changes || segments_go,
+        })
+    }
+
+    /// With the writer's lock.
+    fn is_boundary(&self, writer: &Writer, offset: Offset) -> bool {
+        let segments = self.shared.segments();
+        let is_base = segments
+            .binary_search_by_key(&offset, |segment| segment.base_offset())
+            .is_ok();
+        is_base || offset == writer.end
     }
 
     /// The newest segment goes too, so there has to be another. Without one, on a full disk, its
@@ -85,8 +170,8 @@ impl PartitionLog {
     }
 
     /// Blocking. The log begins at `start`, which was prepared and is in the checkpoint: readers see
-    /// it, and what lies below is removed.
-    pub(crate) fn raise_log_start(&self, start: Offset) -> Result<()> {
+    /// it. Returns the segments that lie below, which are not the log's any more, oldest first.
+    pub(crate) fn raise_log_start(&self, start: Offset) -> Result<Vec<Arc<Segment>>> {
         let _checkpoint = lock(&self.checkpointed);
         let removed = {
             let _writer = lock(&self.writer);
@@ -100,11 +185,10 @@ impl PartitionLog {
                 .truncate_start(start);
             self.take_segments_below(start)
         };
-        // Both are done again by whoever comes next: the epochs by an append, the files by a start.
-        let tidied = self.write_epochs().and_then(|()| self.remove(&removed));
         let (topic, partition) = (self.topic(), self.partition());
-        if let Err(error) = tidied {
-            tracing::warn!(topic, partition, %error, "files below the log's start are left");
+        if let Err(error) = self.write_epochs() {
+            // The next append writes them.
+            tracing::warn!(topic, partition, %error, "leader epochs below the log's start are left");
         }
         let segments = removed.len();
         tracing::debug!(
@@ -114,7 +198,7 @@ impl PartitionLog {
             segments,
             "records deleted"
         );
-        Ok(())
+        Ok(removed)
     }
 
     /// With the writer's lock: takes the segments that have nothing at or above `offset` out of the
@@ -131,15 +215,21 @@ impl PartitionLog {
         removed.to_vec()
     }
 
-    /// Removes the files of segments that are no longer the log's, the oldest first.
-    fn remove(&self, segments: &[Arc<Segment>]) -> Result<()> {
-        // A sync that began with these among its segments may still open them.
+    /// Blocking. Removes the files of a segment that is not the log's any more.
+    pub(crate) fn remove_files(&self, segment: &Segment) -> Result<()> {
+        // Whoever deletes the log moves its folder away in a turn of his own: after that, another
+        // log of that name may have files of these names.
         self.shared.between_syncs(|| {
-            for path in segments.iter().flat_map(|segment| segment.paths()) {
-                self.shared
-                    .disk
-                    .remove_file(&path)
-                    .map_err(|error| Error::io("remove", &path, &error))?;
+            if self.shared.check_exists().is_err() {
+                return Ok(());
+            }
+            for path in segment.paths() {
+                match self.shared.disk.remove_file(&path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io("remove", &path, &error));
+                    }
+                    _ => {}
+                }
             }
             Ok(())
         })

@@ -30,6 +30,7 @@ mod sync;
 mod timestamps;
 
 use std::future::Future;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -42,6 +43,7 @@ use crate::{LogConfig, Offset};
 
 pub(crate) use epochs::LeaderEpochs;
 pub use log_start::DeleteTo;
+pub(crate) use log_start::Prepared;
 pub use read::ColdRead;
 pub(crate) use snapshots::Snapshots;
 pub(crate) use stop::Checkpointed;
@@ -148,6 +150,8 @@ pub struct PartitionLog {
     epochs: RwLock<LeaderEpochs>,
     snapshots: Snapshots,
     checkpointed: Mutex<Checkpointed>,
+    /// It was said that there is a timestamp from the future.
+    future_timestamp_told: AtomicBool,
 }
 
 /// What only the holder of the writer's lock changes.
@@ -177,6 +181,7 @@ impl PartitionLog {
             epochs: RwLock::new(epochs),
             snapshots,
             checkpointed: Mutex::new(checkpointed),
+            future_timestamp_told: AtomicBool::new(false),
         }
     }
 

@@ -1,9 +1,13 @@
 //! Lookups by timestamp. As in Kafka, the answer is the first *offset* whose record's timestamp is
 //! at or after the one asked for; timestamps need not ascend.
 //!
-//! The time index leads to the batch from which on there can be such a record; batches are opened,
-//! compressed ones too, where their header says that they have one. What lies above a derived
-//! partition's high watermark is never looked at.
+//! The largest timestamp of each segment is in memory and leads to the one segment that can have
+//! the answer; no other is opened. In it the two indexes lead to within one index interval of the
+//! first batch whose header promises it, and batches are opened, compressed ones too, where their
+//! header does. Two things cost more: where the largest timestamp of a segment was deleted with its
+//! first records, the headers of what is left of it are walked; and a batch that promises more than
+//! its records have is opened in vain. What lies above a derived partition's high watermark is never
+//! looked at.
 
 use std::sync::Arc;
 
@@ -12,7 +16,7 @@ use super::{PartitionLog, ReadLimit, TimestampAndOffset, read};
 use crate::Offset;
 use crate::batch::Opened;
 use crate::error::Result;
-use crate::segment::{Access, BatchHead, Miss, Segment};
+use crate::segment::{Access, BatchHead, Miss, Segment, Walk};
 
 /// The most that a compressed batch may decompress to here.
 const MAX_DECOMPRESSED_BYTES: usize = 64 << 20;
@@ -25,10 +29,12 @@ impl PartitionLog {
         limit: ReadLimit,
     ) -> Result<Option<TimestampAndOffset>> {
         self.look(self.visible(limit), |segments, start, end| {
-            let mut remaining = read::from(segments, start).peekable();
-            while let Some(segment) = remaining.next() {
-                let closed = remaining.peek().is_some() && segment.has_all_times();
-                if let Some(found) = first_at(segment, closed, timestamp_ms, start)? {
+            for segment in below(segments, start, end) {
+                let largest = segment.largest_timestamp()?;
+                if largest.is_none_or(|largest| largest < timestamp_ms) {
+                    continue;
+                }
+                if let Some(found) = first_at(segment, timestamp_ms, start)? {
                     return Ok(Some(found).filter(|found| found.offset < end));
                 }
             }
@@ -38,15 +44,27 @@ impl PartitionLog {
 
     /// Blocking. The record with the largest timestamp.
     pub fn max_timestamp(&self) -> Result<Option<TimestampAndOffset>> {
-        self.look(ReadLimit::HighWatermark, |segments, start, _| {
-            let mut remaining = read::from(segments, start).peekable();
+        self.look(ReadLimit::HighWatermark, |segments, start, end| {
+            // What a segment has is at most what it is known for: that may be deleted, or hidden.
+            let mut promised: Vec<(i64, &Arc<Segment>)> = Vec::new();
+            for segment in below(segments, start, end) {
+                let largest = segment.largest_timestamp()?;
+                promised.extend(largest.map(|largest| (largest, segment)));
+            }
+            // Stable: of equal ones the oldest first.
+            promised.sort_by_key(|(largest, _)| std::cmp::Reverse(*largest));
             let mut largest: Option<(i64, Offset, &Arc<Segment>)> = None;
-            while let Some(segment) = remaining.next() {
-                let closed = remaining.peek().is_some() && segment.has_all_times();
-                let Some((timestamp, offset)) = largest_from(segment, closed, start)? else {
+            for (promised, segment) in promised {
+                if largest.is_some_and(|(known, ..)| promised < known) {
+                    break;
+                }
+                let Some((timestamp, offset)) = largest_from(segment, start)? else {
                     continue;
                 };
-                if largest.is_none_or(|(known, ..)| timestamp > known) {
+                let better = |(known, at, _): (i64, Offset, _)| {
+                    timestamp > known || (timestamp == known && offset < at)
+                };
+                if largest.is_none_or(better) {
                     largest = Some((timestamp, offset, segment));
                 }
             }
@@ -57,11 +75,9 @@ impl PartitionLog {
             let Some((position, head)) = walk.batch_from(offset)? else {
                 return Ok(None);
             };
-            let wanted = |(time, offset)| time >= timestamp && offset >= start;
-            let found = record_in(&walk, position, &head, wanted)?;
+            let found = record_in(&walk, position, &head, timestamp, start)?;
             // A header that promises more than its records have: the batch is the best answer.
-            let best = || at_start_of(&head, head.base_offset.max(start));
-            Ok(Some(found.unwrap_or_else(best)))
+            Ok(Some(found.unwrap_or_else(|| at_start_of(&head, start))))
         })
     }
 
@@ -94,35 +110,32 @@ impl PartitionLog {
     }
 }
 
+/// The segments that may have offsets in `start..end`.
+fn below(segments: &Segments, start: Offset, end: Offset) -> impl Iterator<Item = &Arc<Segment>> {
+    read::from(segments, start).take_while(move |segment| segment.base_offset() < end)
+}
+
 /// The first record of `segment` at or after `timestamp_ms` that is not below `start`.
 fn first_at(
     segment: &Segment,
-    closed: bool,
     timestamp_ms: i64,
     start: Offset,
 ) -> Result<Option<TimestampAndOffset>, Miss> {
-    let times = segment.times(Access::Load)?;
-    // The last entry of a closed segment has its largest timestamp.
-    if closed
-        && times
-            .last()
-            .is_none_or(|last| last.timestamp < timestamp_ms)
-    {
-        return Ok(None);
-    }
-    let before = times
-        .last_where(|entry| entry.timestamp <= timestamp_ms)
-        .map_or(segment.base_offset(), |entry| {
-            segment.base_offset() + i64::from(entry.relative_offset)
-        });
+    // The walk first: the time index is then at least as far as the walk's index.
     let walk = segment.walk(Access::Load)?;
-    let mut next = walk.batch_from(before.max(start))?;
+    let times = segment.times(Access::Load)?;
+    // A time index entry is written together with the next offset index entry after its batch. So
+    // where the offset index has an entry for a batch before that, there was nothing so late yet.
+    let position = match times.first_where_not(|entry| entry.timestamp < timestamp_ms) {
+        Some(entry) => walk.indexed_below(segment.base_offset() + i64::from(entry.relative_offset)),
+        None => walk.last_indexed(),
+    }?;
+    let mut next = walk.batch_after(position, start)?;
     while let Some((position, head)) = next {
-        if head.max_timestamp >= timestamp_ms {
-            let wanted = |(time, offset)| time >= timestamp_ms && offset >= start;
-            if let Some(found) = record_in(&walk, position, &head, wanted)? {
-                return Ok(Some(found));
-            }
+        if head.max_timestamp >= timestamp_ms
+            && let Some(found) = record_in(&walk, position, &head, timestamp_ms, start)?
+        {
+            return Ok(Some(found));
         }
         next = walk.following(position, &head)?;
     }
@@ -130,12 +143,8 @@ fn first_at(
 }
 
 /// As [`largest_in`], of what is not below `start`.
-fn largest_from(
-    segment: &Segment,
-    closed: bool,
-    start: Offset,
-) -> Result<Option<(i64, Offset)>, Miss> {
-    let largest = largest_in(segment, closed)?;
+fn largest_from(segment: &Segment, start: Offset) -> Result<Option<(i64, Offset)>, Miss> {
+    let largest = largest_in(segment)?;
     let Some((_, offset)) = largest.filter(|_| segment.base_offset() < start) else {
         return Ok(largest);
     };
@@ -164,7 +173,7 @@ fn largest_from(
         } else {
             Some((head.max_timestamp, head.last_offset))
         };
-        if let Some(found) = found
+        if let Some(found) = found.filter(|(timestamp, _)| *timestamp >= 0)
             && largest.is_none_or(|(known, _)| found.0 > known)
         {
             largest = Some(found);
@@ -175,21 +184,14 @@ fn largest_from(
 }
 
 /// The largest timestamp in `segment`, and the last offset of the first batch that has it.
-fn largest_in(segment: &Segment, closed: bool) -> Result<Option<(i64, Offset)>, Miss> {
-    let indexed = || {
-        let last = segment.times(Access::Load)?.last();
-        Ok(last.map(|entry| {
-            let offset = segment.base_offset() + i64::from(entry.relative_offset);
-            (entry.timestamp, offset)
-        }))
-    };
-    if closed {
-        return indexed();
-    }
-    // The walk first: the time index is then at least as far as the walk's index, and no batch
-    // falls between the two.
+fn largest_in(segment: &Segment) -> Result<Option<(i64, Offset)>, Miss> {
+    // The walk first, as above: so that no batch falls between the two indexes.
     let walk = segment.walk(Access::Load)?;
-    let mut largest = indexed()?;
+    let last = segment.times(Access::Load)?.last();
+    let mut largest = last.map(|entry| {
+        let offset = segment.base_offset() + i64::from(entry.relative_offset);
+        (entry.timestamp, offset)
+    });
     let mut next = walk.sound_from(walk.last_indexed()?, segment.base_offset())?;
     while let Some((position, head)) = next {
         if head.max_timestamp > largest.map_or(-1, |(timestamp, _)| timestamp) {
@@ -200,15 +202,17 @@ fn largest_in(segment: &Segment, closed: bool) -> Result<Option<(i64, Offset)>, 
     Ok(largest)
 }
 
-/// The first record of a batch that is `wanted`. One that cannot be opened is taken to have it at
-/// its start: a reader that starts there misses nothing.
+/// The first record of a batch that is at or after `timestamp_ms` and not below `start`. One that
+/// cannot be opened is taken to have it at its start: a reader that starts there misses nothing.
 fn record_in(
-    walk: &crate::segment::Walk<'_>,
+    walk: &Walk<'_>,
     position: u64,
     head: &BatchHead,
-    wanted: impl Fn((i64, Offset)) -> bool,
+    timestamp_ms: i64,
+    start: Offset,
 ) -> Result<Option<TimestampAndOffset>, Miss> {
     let batch = walk.records(position..position + head.size)?;
+    let wanted = |(time, offset): (i64, Offset)| time >= timestamp_ms && offset >= start;
     let found = Opened::open(&batch, MAX_DECOMPRESSED_BYTES).and_then(|opened| {
         let mut times = opened.times();
         times
@@ -223,15 +227,16 @@ fn record_in(
         })),
         Err(error) => {
             tracing::debug!(%error, base_offset = head.base_offset, "batch cannot be opened");
-            Ok(Some(at_start_of(head, head.base_offset)))
+            Ok(Some(at_start_of(head, start)))
         }
     }
 }
 
-fn at_start_of(head: &BatchHead, offset: Offset) -> TimestampAndOffset {
+/// A batch in the place of a record of it that is not below `start`.
+fn at_start_of(head: &BatchHead, start: Offset) -> TimestampAndOffset {
     TimestampAndOffset {
         timestamp_ms: head.max_timestamp,
-        offset,
+        offset: head.base_offset.max(start),
         leader_epoch: head.leader_epoch,
     }
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::map::{Access, MappedFile, Miss, View};
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, File};
 use crate::error::{Error, Result};
 
 /// Entries read at once where all of an index is looked at.
@@ -183,11 +183,23 @@ impl<E: Entry> Index<E> {
         self.file.sync()
     }
 
+    /// Blocking, through the file, which is not kept open for it: the last entry.
+    pub fn read_last(&self) -> Result<Option<E>> {
+        let Some(last) = self.written().checked_sub(1) else {
+            return Ok(None);
+        };
+        self.read_from(self.file.transient()?.as_ref(), last)
+            .map(Some)
+    }
+
     /// Blocking, through the file: entry `index`.
     pub fn read(&self, index: u64) -> Result<E> {
+        self.read_from(self.file.file()?.as_ref(), index)
+    }
+
+    fn read_from(&self, file: &dyn File, index: u64) -> Result<E> {
         let mut bytes = vec![0; E::SIZE];
-        let file = self.file.file()?;
-        disk::read_exact_at(file.as_ref(), &mut bytes, index * E::SIZE as u64)
+        disk::read_exact_at(file, &mut bytes, index * E::SIZE as u64)
             .map_err(|error| self.file.io("read", &error))?;
         E::decode(&bytes).ok_or_else(|| Error::CorruptFile {
             path: self.file.path().to_owned(),
@@ -281,6 +293,11 @@ impl<E: Entry> Entries<E> {
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.count
+    }
+
+    /// The first entry for which `holds` does not, which must be some and then none.
+    pub fn first_where_not(&self, holds: impl Fn(&E) -> bool) -> Option<E> {
+        self.get(self.count_where(holds))
     }
 
     /// The last of the first entries for which `holds`, which must be some and then none.

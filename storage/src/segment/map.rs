@@ -136,6 +136,19 @@ impl MappedFile {
         }
     }
 
+    /// The file where it is open, or one that is open for as long as the caller keeps it: there may
+    /// be many closed segments, and most are never looked at again.
+    pub fn transient(&self) -> Result<Arc<dyn File>> {
+        let open = match &*self.handle() {
+            Handle::Open(file) => Some(Arc::clone(file)),
+            Handle::Unopened | Handle::Closed => None,
+        };
+        match open {
+            Some(file) => Ok(file),
+            None => self.open().map_err(|error| self.io("open", &error)),
+        }
+    }
+
     fn handle(&self) -> MutexGuard<'_, Handle> {
         self.handle.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,15 +205,8 @@ impl MappedFile {
                 len,
             });
         }
-        // A map needs no open file, and there may be many closed segments that are only read.
-        let open = match &*self.handle() {
-            Handle::Open(file) => Some(Arc::clone(file)),
-            Handle::Unopened | Handle::Closed => None,
-        };
-        let file = match open {
-            Some(file) => file,
-            None => self.open().map_err(|error| self.io("open", &error))?,
-        };
+        // A map needs no open file.
+        let file = self.transient()?;
         // One that has grown out of its map will grow on.
         let grown = if slot.is_some() {
             len.saturating_mul(2)

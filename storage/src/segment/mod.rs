@@ -8,7 +8,7 @@
 //!
 //! The writer raises `readable` before the index entries that point below it, and both before the
 //! offsets by which readers find them; so a reader that takes the entries first and then `readable`
-//! never sees an entry that points beyond.
+//! never sees an entry that points beyond. Of the two indexes the time index comes first.
 
 mod damage;
 mod head;
@@ -45,6 +45,11 @@ pub(crate) const INDEX_SUFFIX: &str = "index";
 pub(crate) const TIME_INDEX_SUFFIX: &str = "timeindex";
 /// The suffix of a producer snapshot.
 pub(crate) const SNAPSHOT_SUFFIX: &str = "snapshot";
+
+/// In place of a segment's largest timestamp: nobody has looked yet.
+const NOT_LOOKED_UP: i64 = i64::MIN;
+/// In place of a segment's largest timestamp: its batches have none.
+const NO_TIMESTAMP: i64 = -1;
 
 /// The name that Kafka gives a file of the segment, or of the moment, at `offset`.
 pub(crate) fn file_name(offset: Offset, suffix: &str) -> String {
@@ -89,6 +94,8 @@ pub(crate) struct Segment {
     time_index: Index<TimeEntry>,
     size: AtomicU64,
     readable: AtomicU64,
+    /// Of everything written, the hidden tail included, milliseconds since the epoch.
+    largest_timestamp: AtomicI64,
     expected: Expected,
     /// Room beyond `size` was reserved, and not given back.
     has_room: AtomicBool,
@@ -145,6 +152,7 @@ impl Segment {
             time_index: Index::create(Arc::clone(disk), path(TIME_INDEX_SUFFIX))?,
             size: AtomicU64::new(0),
             readable: AtomicU64::new(0),
+            largest_timestamp: AtomicI64::new(NOT_LOOKED_UP),
             expected,
             has_room: AtomicBool::new(has_room),
             next_base: AtomicI64::new(Offset::MAX),
@@ -178,6 +186,7 @@ impl Segment {
             time_index,
             size: AtomicU64::new(size),
             readable: AtomicU64::new(0),
+            largest_timestamp: AtomicI64::new(NOT_LOOKED_UP),
             expected: if newest {
                 Expected::of(config)
             } else {
@@ -293,32 +302,60 @@ impl Segment {
         Ok(())
     }
 
+    /// The largest timestamp of everything written; `None` where no batch has one. From memory, but
+    /// for the first look at a segment that the process has found closed: that one reads the last
+    /// entry of its time index, and blocks.
+    pub fn largest_timestamp(&self) -> Result<Option<i64>> {
+        let slot = &self.largest_timestamp;
+        let mut known = slot.load(Ordering::Acquire);
+        if known == NOT_LOOKED_UP {
+            let last = self.time_index.read_last()?;
+            let found = last.map_or(NO_TIMESTAMP, |entry| entry.timestamp);
+            let order = (Ordering::AcqRel, Ordering::Acquire);
+            // A writer that has taken the segment up meanwhile knows better.
+            known = match slot.compare_exchange(NOT_LOOKED_UP, found, order.0, order.1) {
+                Ok(_) => found,
+                Err(newer) => newer,
+            };
+        }
+        Ok(Some(known).filter(|known| *known > NO_TIMESTAMP))
+    }
+
+    /// Writer only: what the batches have come to.
+    fn set_largest_timestamp(&self, tail: &Tail) {
+        let largest = tail.max_timestamp.map_or(NO_TIMESTAMP, |(time, _)| time);
+        self.largest_timestamp.store(largest, Ordering::Release);
+    }
+
+    /// Blocking. When the `.log` file was last written to, milliseconds since the epoch.
+    pub fn modified_ms(&self) -> Result<i64> {
+        self.log
+            .transient()?
+            .modified_ms()
+            .map_err(|error| self.log.io("stat", &error))
+    }
+
     /// Gives readers everything that is written.
     pub fn publish(&self) {
         self.readable.store(self.size(), Ordering::Release);
-        self.offset_index.publish(self.offset_index.written());
+        // In this order, so that whoever looks at the entries in the other finds the times of
+        // everything before the last batch that it has a position of.
         self.time_index.publish(self.time_index.written());
+        self.offset_index.publish(self.offset_index.written());
     }
 
     /// Gives readers the batches before `position`, whose offsets are all below `end`.
     pub fn publish_to(&self, position: u64, end: Offset) -> Result<()> {
         let (offsets, times) = self.entries_below(end)?;
         self.readable.store(position, Ordering::Release);
-        self.offset_index.publish(offsets);
         self.time_index.publish(times);
+        self.offset_index.publish(offsets);
         Ok(())
     }
 
     /// The readable time index entries.
     pub fn times(&self, access: Access) -> Result<Entries<TimeEntry>, Miss> {
         self.time_index.entries(self.expected.index_bytes, access)
-    }
-
-    /// All time index entries are readable: of a closed segment, also the last one, which has its
-    /// largest timestamp. Not so where a hidden tail begins inside of the segment, nor right after
-    /// it was closed.
-    pub fn has_all_times(&self) -> bool {
-        self.time_index.readable() == self.time_index.written()
     }
 
     /// Blocking, through the file: an offset, beyond that of the last entry for a batch that begins

@@ -228,11 +228,21 @@ impl Walk<'_> {
 
     /// The first sound batch that ends at or after `offset`.
     pub fn batch_from(&self, offset: Offset) -> Result<Option<(u64, BatchHead)>, Miss> {
+        self.batch_after(0, offset)
+    }
+
+    /// The first sound batch that ends at or after `offset`, and is at or behind `position`, where
+    /// one begins.
+    pub fn batch_after(
+        &self,
+        position: u64,
+        offset: Offset,
+    ) -> Result<Option<(u64, BatchHead)>, Miss> {
         let base_offset = self.segment.base_offset();
         let upto = self
             .index
             .count_where(|entry| base_offset + i64::from(entry.relative_offset) <= offset);
-        let position = self.led_to(upto)?;
+        let position = self.led_to(upto)?.max(position);
         let mut next = self.sound_from(position, base_offset)?;
         while let Some((position, head)) = next {
             if head.last_offset >= offset {
@@ -241,6 +251,15 @@ impl Walk<'_> {
             next = self.following(position, &head)?;
         }
         Ok(next)
+    }
+
+    /// Where the last index entry leads to whose batch ends before `offset`, or the first batch is.
+    pub fn indexed_below(&self, offset: Offset) -> Result<u64, Miss> {
+        let base_offset = self.segment.base_offset();
+        let upto = self
+            .index
+            .count_where(|entry| base_offset + i64::from(entry.relative_offset) < offset);
+        self.led_to(upto)
     }
 
     /// Where the last index entry leads to, or the first batch is.

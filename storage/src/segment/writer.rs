@@ -53,6 +53,7 @@ impl SegmentWriter {
     /// A segment that exists, with what its batches have come to.
     pub fn over(segment: Arc<Segment>, tail: Tail, now_ms: i64) -> Self {
         segment.reopen();
+        segment.set_largest_timestamp(&tail);
         Self {
             jitter: jitter(&segment),
             segment,
@@ -136,6 +137,7 @@ impl SegmentWriter {
         );
         match self.write(head, header, rest, position, config) {
             Ok(()) => {
+                self.segment.set_largest_timestamp(&self.tail);
                 self.segment
                     .size
                     .store(position + head.size, Ordering::Release);
@@ -204,6 +206,7 @@ impl SegmentWriter {
             .load_tail()?
             .map_err(|reason| self.segment.corrupt(position, reason))?;
         self.tail = tail;
+        self.segment.set_largest_timestamp(&self.tail);
         if position == 0 {
             self.first_timestamp = None;
         }

@@ -15,11 +15,12 @@ use uuid::Uuid;
 
 pub const TOPIC_ID: Uuid = Uuid::from_u128(0x0123_4567_89ab_cdef);
 
-/// Segments of a few batches, and an index entry for nearly every one.
+/// Segments of a few batches, and an index entry for nearly every one. Files go with the records.
 pub fn small_segments() -> LogConfig {
     LogConfig {
         segment_bytes: 1000,
         index_interval_bytes: 100,
+        file_delete_delay_ms: 0,
         ..LogConfig::default()
     }
 }

@@ -12,5 +12,6 @@ mod folder;
 mod power_cut;
 mod preallocate;
 mod restart;
+mod retention;
 mod rolling;
 mod timestamps;

@@ -75,6 +75,12 @@ const SETTINGS: &[Entry] = &[
         "How often recovery points are written, milliseconds.",
     ),
     (
+        "log.retention.check.interval.ms",
+        Type::Long,
+        |s| s.retention_check_interval_ms.to_string(),
+        "How often segments that are too old, or too many, are looked for, milliseconds.",
+    ),
+    (
         "max.connections",
         Type::Int,
         |s| s.max_connections.to_string(),

@@ -21,8 +21,9 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "log.cleanup.policy",
         ConfigKind::List(&["compact", "delete"]),
         "delete",
-        "What happens to old records. With \"compact\" every record must have a key, or it is \
-         refused. This release removes no records under either policy.",
+        "What happens to old records. With \"delete\" old segments are removed, by retention.ms and \
+         retention.bytes. With \"compact\" every record must have a key, or it is refused; this \
+         release does not compact.",
     ),
     TopicConfigDef::new(
         "compression.gzip.level",
@@ -76,9 +77,9 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "log.segment.delete.delay.ms",
         long(0),
         "60000",
-        "How long a removed segment's file stays on the disk, milliseconds.",
-    )
-    .not_acted_on(),
+        "How long the files of removed segments, and of a removed partition, stay on the disk, \
+         milliseconds.",
+    ),
     TopicConfigDef::new(
         "flush.messages",
         "log.flush.interval.messages",
@@ -262,19 +263,18 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "log.retention.bytes",
         long(i64::MIN),
         "-1",
-        "How large a partition may grow before its oldest segments are removed, bytes; -1 is \
-         without a limit.",
-    )
-    .not_acted_on(),
+        "How large a partition may grow before its oldest segments are removed, bytes: they go while \
+         what stays is not smaller. -1 is without a limit.",
+    ),
     TopicConfigDef::new(
         "retention.ms",
         "log.retention.ms",
         long(-1),
         "604800000",
-        "How old a segment may grow before it is removed, milliseconds; -1 is without a limit.",
+        "How old the newest record of a segment may grow before the segment is removed, milliseconds; \
+         -1 is without a limit.",
     )
-    .follows()
-    .not_acted_on(),
+    .follows(),
     TopicConfigDef::new(
         "segment.bytes",
         "log.segment.bytes",
