@@ -382,7 +382,7 @@ fn a_full_disk_stops_producers_and_nobody_else() {
     {
         config += &format!(
             "[[topic]]\nname = \"{topic}\"\npartitions = {partitions}\n\
-             configs = {{ \"internal.segment.bytes\" = 262144 }}\n"
+             configs = {{ \"internal.segment.bytes\" = 262144, \"file.delete.delay.ms\" = 0 }}\n"
         );
     }
     config += &format!(
