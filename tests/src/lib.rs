@@ -2,6 +2,8 @@
 //! rdkafka clients that talk to it.
 
 pub mod client_matrix;
+pub mod kill_rounds;
+pub mod random;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -267,6 +269,12 @@ impl Milena {
 
     /// The value of a metric, named with its labels where it has some, from `/metrics`.
     pub fn metric(&self, name: &str) -> f64 {
+        self.metric_if_there(name)
+            .unwrap_or_else(|| panic!("no {name} in /metrics"))
+    }
+
+    /// As [`Milena::metric`]; `None` where nothing was recorded under that name.
+    pub fn metric_if_there(&self, name: &str) -> Option<f64> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http_port)).expect("http");
         stream
             .write_all(b"GET /metrics HTTP/1.1\r\nhost: milena\r\nconnection: close\r\n\r\n")
@@ -275,7 +283,6 @@ impl Milena {
         stream.read_to_string(&mut text).expect("http answers");
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
-            .unwrap_or_else(|| panic!("no {name} in {text}"))
     }
 
     /// Resident and anonymous memory of the process, in bytes.

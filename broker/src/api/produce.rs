@@ -270,6 +270,9 @@ async fn append(
         Acks::One => topic.config.durability_one,
         Acks::All => topic.config.durability_all,
     };
+    if appended.duplicate {
+        metrics::counter!("milena_produce_duplicates_total").increment(1);
+    }
     let end = appended.last_offset + 1;
     let is_durable = match durability {
         // The append has written it there.

@@ -11,7 +11,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use tests::Milena;
 
 use crate::ledger::{Ledger, Stamp};
-use crate::random::Random;
+use tests::random::Random;
 
 /// One producer for each codec that librdkafka knows.
 const CODECS: [&str; 5] = ["none", "gzip", "snappy", "lz4", "zstd"];

@@ -20,7 +20,7 @@ mod crowd;
 mod ledger;
 mod load;
 mod member;
-mod random;
+
 mod usage;
 
 use std::process::ExitCode;
@@ -36,7 +36,7 @@ use cast::{GROUPS, Part};
 use crowd::{Consumer, Stage};
 use ledger::Ledger;
 use load::Load;
-use random::Random;
+use tests::random::Random;
 use usage::Usage;
 
 /// No fewer than the cooperative group has members, so that nearly all own something.

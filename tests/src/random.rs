@@ -4,6 +4,7 @@
 pub struct Random(u64);
 
 impl Random {
+    /// The choices of this seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
