@@ -263,7 +263,13 @@ impl LogDir {
             return Ok(());
         }
         let dir = self.path().join(folders::name(topic, partition)?);
-        folders::mark_unrecovered(self.disk.as_ref(), &dir)?;
+        match folders::mark_unrecovered(self.disk.as_ref(), &dir) {
+            // Then the next stop is not a clean one.
+            Err(error) if error.is_disk_full() => {
+                tracing::warn!(%error, "a partition that nobody opens is not marked");
+            }
+            marked => marked?,
+        }
         let key = (topic.to_owned(), partition);
         lock(&self.checkpoints).set(OffsetCheckpoint::HighWatermark, &key, None);
         Ok(())

@@ -208,6 +208,10 @@ fn fill(file: &dyn File, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
+fn no_room() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, "the disk is full")
+}
+
 /// The disk has no room, or the quota is used up.
 pub fn is_full(error: &io::Error) -> bool {
     is_full_kind(error.kind())
@@ -269,8 +273,7 @@ impl Disk for ReservedDisk {
 
     fn room_for(&self, dir: &Path) -> io::Result<()> {
         if self.is_full() && !self.room.is_essential(dir) {
-            let kind = io::ErrorKind::StorageFull;
-            return Err(io::Error::new(kind, "the disk is full"));
+            return Err(no_room());
         }
         Ok(())
     }
@@ -284,8 +287,19 @@ struct ReservedFile {
     entitled: bool,
 }
 
+impl ReservedFile {
+    /// Also where a roll, say, has just taken the reserve: its record does not get the rest.
+    fn check_room(&self) -> io::Result<()> {
+        if !self.entitled && self.room.full.load(Ordering::Acquire) {
+            return Err(no_room());
+        }
+        Ok(())
+    }
+}
+
 impl File for ReservedFile {
     fn write_at(&self, slices: &[IoSlice<'_>], position: u64) -> io::Result<usize> {
+        self.check_room()?;
         let write = || self.file.write_at(slices, position);
         self.room
             .with_room("write", &self.path, self.entitled, write)
@@ -311,6 +325,7 @@ impl File for ReservedFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
+        self.check_room()?;
         let allocate = || self.file.allocate(len);
         let entitled = self.entitled;
         self.room

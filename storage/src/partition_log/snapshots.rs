@@ -44,9 +44,14 @@ impl Snapshots {
             .disk
             .open(&path, true)
             .map_err(|error| Error::io("open", &path, &error))?;
-        file.set_len(0)
-            .and_then(|()| disk::write_all_at(file.as_ref(), &[&producers.encode_snapshot()], 0))
-            .map_err(|error| Error::io("write", &path, &error))?;
+        let written = file
+            .set_len(0)
+            .and_then(|()| disk::write_all_at(file.as_ref(), &[&producers.encode_snapshot()], 0));
+        if let Err(error) = written {
+            // Part of one is no use; if it stays, its CRC tells.
+            let _ = self.disk.remove_file(&path);
+            return Err(Error::io("write", &path, &error));
+        }
         self.prune()
     }
 

@@ -9,6 +9,7 @@ mod derived;
 mod fixture;
 mod flush;
 mod folder;
+mod full_disk;
 mod power_cut;
 mod preallocate;
 mod restart;
