@@ -52,9 +52,6 @@ impl Flush {
     fn obey(&mut self, config: &LogConfig) {
         let is_set = config.flush_ms != NEVER;
         self.interval = is_set.then(|| Duration::from_millis(config.flush_ms));
-        if !is_set {
-            self.oldest = None;
-        }
     }
 }
 

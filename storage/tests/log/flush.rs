@@ -108,6 +108,23 @@ fn records_that_keep_coming_do_not_put_a_sync_off() {
     wait_until("the last one", || log.offsets().synced_offset == appended);
 }
 
+#[test]
+fn under_load_a_log_is_synced_no_more_often_than_it_says() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (disk, _dir, log) = open(folder.path(), within(100));
+    disk.delay_syncs(Duration::from_millis(20));
+    let begun = Instant::now();
+    let mut appended = 0;
+    while begun.elapsed() < Duration::from_millis(700) {
+        log.append(&batch(appended, 1)).expect("appends");
+        appended += 1;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let syncs = disk.count(Call::Sync, ".log");
+    let most = begun.elapsed().as_millis() as u64 / 100 + 1;
+    assert!((1..=most).contains(&syncs), "{syncs} syncs");
+}
+
 #[tokio::test]
 async fn what_is_synced_anyway_is_not_synced_again() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -164,7 +164,8 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         long(0),
         "3600000",
         "How far a record's timestamp may be ahead of the broker's clock where it is the producer's, \
-         milliseconds. Of a compressed batch the header is looked at: its first and its largest.",
+         milliseconds. Of a compressed batch that need not be opened the header is looked at: its first \
+         and its largest.",
     ),
     TopicConfigDef::new(
         "message.timestamp.before.max.ms",
@@ -172,7 +173,8 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         long(0),
         LONG_MAX,
         "How far a record's timestamp may be behind the broker's clock where it is the producer's, \
-         milliseconds. Of a compressed batch the header is looked at: its first and its largest.",
+         milliseconds. Of a compressed batch that need not be opened the header is looked at: its first \
+         and its largest.",
     ),
     TopicConfigDef::new(
         "message.timestamp.type",
