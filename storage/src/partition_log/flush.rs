@@ -35,7 +35,7 @@ impl Flush {
     /// Everything that was appended before `began` is on the device; what was later, where
     /// `is_all` is not set, is not.
     pub fn synced(&mut self, began: Instant, is_all: bool) {
-        self.oldest = (!is_all && self.oldest.is_some()).then_some(began);
+        self.oldest = self.oldest.filter(|_| !is_all).map(|at| at.max(began));
     }
 
     /// When the alarm has to be set to, if it is not set in time.
@@ -110,7 +110,8 @@ impl Shared {
             match commit.flush.alarm_to_set() {
                 Some(due) if due > Instant::now() => (false, Some(due)),
                 Some(_) => {
-                    commit.flush.alarm = None;
+                    // What is appended from here on is another alarm's affair.
+                    (commit.flush.alarm, commit.flush.oldest) = (None, None);
                     (self.want_sync(&mut commit), None)
                 }
                 None => (false, None),

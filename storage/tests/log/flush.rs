@@ -126,6 +126,34 @@ fn under_load_a_log_is_synced_no_more_often_than_it_says() {
 }
 
 #[tokio::test]
+async fn a_records_age_is_its_own_and_not_that_of_one_that_was_synced() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (disk, _dir, log) = open(folder.path(), within(1_000));
+    let age_when_synced = |end: i64, appended: Instant| {
+        wait_until("the last one", || log.offsets().synced_offset == end);
+        appended.elapsed()
+    };
+    log.append(&batch(0, 1)).expect("appends");
+    log.wait(1, Durability::Disk).await.expect("durable");
+    std::thread::sleep(Duration::from_millis(700));
+    log.append(&batch(1, 1)).expect("appends");
+    let age = age_when_synced(2, Instant::now());
+    assert!(age >= Duration::from_millis(800), "{age:?}");
+
+    // One that comes while an older one is being synced.
+    disk.delay_syncs(Duration::from_millis(150));
+    log.append(&batch(2, 1)).expect("appends");
+    std::thread::sleep(Duration::from_millis(700));
+    let durable = log.wait(3, Durability::Disk);
+    std::thread::sleep(Duration::from_millis(50));
+    log.append(&batch(3, 1)).expect("appends");
+    let appended = Instant::now();
+    durable.await.expect("durable");
+    let age = age_when_synced(4, appended);
+    assert!(age >= Duration::from_millis(600), "{age:?}");
+}
+
+#[tokio::test]
 async fn what_is_synced_anyway_is_not_synced_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let (disk, _dir, log) = open(folder.path(), within(40));
@@ -156,7 +184,7 @@ fn a_changed_configuration_holds_for_what_comes_after() {
 fn many_logs_share_the_threads_and_each_is_synced() {
     let folder = tempfile::tempdir().expect("a folder");
     let (_disk, dir, _log) = open(folder.path(), LogConfig::default());
-    let logs = (1..=50).map(|partition| OpenLog {
+    let logs = (1..=20).map(|partition| OpenLog {
         topic: "events".to_owned(),
         topic_id: TOPIC_ID,
         partition,
@@ -164,7 +192,7 @@ fn many_logs_share_the_threads_and_each_is_synced() {
         visibility: Visibility::Ordinary,
     });
     let logs = dir.open_logs(logs.collect()).expect("opens the logs");
-    for log in logs.iter().chain(&logs[..20]) {
+    for log in logs.iter().chain(&logs[..10]) {
         log.append(&batch(0, 1)).expect("appends");
     }
     for log in &logs {
