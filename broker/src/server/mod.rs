@@ -228,6 +228,10 @@ async fn checkpoints(
         let log_dir = log_dir.clone();
         match tokio::task::spawn_blocking(move || log_dir.checkpoint()).await {
             Ok(Ok(())) => {}
+            // Said where the sync failed, and true until the next start.
+            Ok(Err(error @ storage::Error::ReadOnly(_))) => {
+                tracing::debug!(%error, "a partition has no checkpoint any more");
+            }
             Ok(Err(error)) => tracing::error!(%error, "checkpoint failed"),
             Err(error) => tracing::error!(%error, "checkpoint panicked"),
         }

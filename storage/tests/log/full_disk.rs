@@ -113,8 +113,9 @@ fn a_hidden_tail_is_cut_off_on_a_full_disk() {
         log.publish(1).expect("publishes");
         log.stage(&batch(1, 1)).expect("stages");
     }
-    // Not even what a file takes beside its bytes.
+    // As where a disk has no room for one more file.
     faulty.set_capacity(Some(faulty.used()));
+    faulty.fail(Fault::new(Call::Create, Failure::Errno(libc::ENOSPC)));
     let dir = open_dir_on(Arc::new(faulty.clone()), folder.path()).expect("opens");
     let log = derived(&dir);
     assert_eq!(log.discard_to(1).expect("cuts"), 1);
@@ -123,6 +124,7 @@ fn a_hidden_tail_is_cut_off_on_a_full_disk() {
     assert!(log.read_only().is_none());
     assert!(matches!(log.stage(&batch(1, 20)), Err(Error::Io { .. })));
     faulty.set_capacity(None);
+    faulty.heal();
     log.stage(&batch(1, 1)).expect("there is room again");
     log.publish(2).expect("publishes");
     assert_eq!(read_all(&log, 0, 100), [(0, 0), (1, 1)]);

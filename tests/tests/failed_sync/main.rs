@@ -76,7 +76,7 @@ fn a_failed_sync_makes_one_partition_read_only_until_a_restart() {
     let library = library(tools.path());
     let model = tests::repository().join("config/fraud/model");
     let mut milena = Milena::prepare(
-        "",
+        "checkpoint_interval_ms = 100",
         &format!(
             "[[topic]]\nname = \"orders\"\npartitions = 2\n\
              [[topic]]\nname = \"visits\"\npartitions = 1\n\
@@ -133,6 +133,11 @@ fn a_failed_sync_makes_one_partition_read_only_until_a_restart() {
     assert_eq!(lines(&milena, "model topic is halted"), 1);
     assert_eq!(milena.metric("milena_read_only_partitions"), 2.0);
     assert_eq!(milena.ends("transactions.scored")[&0], 10);
+    assert_eq!(
+        lines(&milena, "checkpoint failed"),
+        0,
+        "said once is enough"
+    );
     drop(load);
 
     // It can't vouch for what it has not synced, so it does not stop cleanly.
