@@ -443,3 +443,24 @@ fn a_deleted_partition_keeps_its_files_for_the_delay() {
     assert_eq!(bases(folder.path()), before);
     assert_eq!(read_all(&log, 0, 700).len(), 120);
 }
+
+#[test]
+fn only_whole_segments_go_where_the_log_has_grown_since() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let world = World::open(folder.path());
+    let log = open_log(&world.dir, small_segments());
+    world.fill(&log, 20);
+    let before = bases(folder.path());
+    let to = |offset| {
+        let wanted = [(Arc::clone(&log), DeleteTo::WholeSegments(offset))];
+        world.dir.delete_records(&wanted).remove(0)
+    };
+    // It was the end when that was decided.
+    world.fill(&log, 1);
+    assert_eq!(to(60).ok(), Some(0));
+    assert_eq!(to(before[2] + 1).ok(), Some(0));
+    assert_eq!(bases(folder.path())[..before.len()], before);
+    assert_eq!(to(before[2]).ok(), Some(before[2]));
+    assert_eq!(to(63).ok(), Some(63));
+    assert_eq!(bases(folder.path()), [63]);
+}
