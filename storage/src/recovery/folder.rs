@@ -54,16 +54,30 @@ impl Recovery<'_> {
         Ok(bases)
     }
 
-    /// Removes segments before the start of the log, or behind its end.
+    /// Removes segments behind the end of the log.
     pub(super) fn remove_from(&self, dir: &Path, bases: &[Offset], reason: &str) -> Result<()> {
+        self.remove_segments(dir, bases, |path| {
+            tracing::warn!(file = %path.display(), reason, "removed a file of no use to the log");
+        })
+    }
+
+    /// Removes segments before the start of the log: its last stop, or a crash, came before their
+    /// files' time.
+    pub(super) fn remove_deleted(&self, dir: &Path, bases: &[Offset]) -> Result<()> {
+        if !bases.is_empty() {
+            let (dir, segments) = (dir.display(), bases.len());
+            tracing::info!(%dir, segments, "removing segments below the log's start");
+        }
+        self.remove_segments(dir, bases, |_| {})
+    }
+
+    fn remove_segments(&self, dir: &Path, bases: &[Offset], removed: impl Fn(&Path)) -> Result<()> {
         // The newest first, so that a crash leaves no gap.
         for base in bases.iter().rev() {
             for suffix in [LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
                 let path = dir.join(file_name(*base, suffix));
                 match self.disk.remove_file(&path) {
-                    Ok(()) => {
-                        tracing::warn!(file = %path.display(), reason, "removed a file of no use to the log");
-                    }
+                    Ok(()) => removed(&path),
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => return Err(Error::io("remove", &path, &error)),
                 }

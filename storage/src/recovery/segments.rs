@@ -50,7 +50,7 @@ impl Recovery<'_> {
             .partition_point(|base| *base <= start)
             .saturating_sub(1);
         let (deleted, bases) = bases.split_at(deleted);
-        self.remove_from(dir, deleted, "its records were deleted")?;
+        self.remove_deleted(dir, deleted)?;
         if bases.is_empty() {
             return Ok(None);
         }
