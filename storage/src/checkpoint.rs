@@ -231,6 +231,10 @@ pub fn read_meta_properties(disk: &dyn Disk, log_dir: &Path) -> Result<Option<Me
         None => None,
     };
     let cluster_id = required("cluster.id")?.to_owned();
+    // A part of an id is an id, too.
+    if !text.ends_with('\n') {
+        return Err(corrupt(&path, "its last line has no end".to_owned()));
+    }
     Ok(Some(MetaProperties {
         node_id,
         cluster_id,

@@ -123,7 +123,9 @@ impl LogDir {
         let was_clean =
             marked || (first_start && folders::partitions(disk.as_ref(), path)?.is_empty());
         folders::remove_deleted(disk.as_ref(), path)?;
-        let checkpoints = Checkpoints::read(disk.as_ref(), path)?;
+        let mut checkpoints = Checkpoints::read(disk.as_ref(), path)?;
+        checkpoints.log_starts_lost |=
+            folders::any_missing(disk.as_ref(), path, checkpoints.log_start_offsets.keys())?;
         let clean_high_watermarks = if was_clean {
             checkpoints.high_watermarks.clone()
         } else {
@@ -204,11 +206,12 @@ impl LogDir {
         if created {
             self.forget(&key)?;
         }
-        let (recovery_point, log_start_offset) = {
+        let (recovery_point, log_start_offset, log_starts_lost) = {
             let checkpoints = lock(&self.checkpoints);
             (
                 checkpoints.recovery_points.get(&key).copied(),
                 checkpoints.log_start_offsets.get(&key).copied(),
+                checkpoints.log_starts_lost,
             )
         };
         let unrecovered = folders::is_unrecovered(disk, &dir)?;
@@ -220,6 +223,7 @@ impl LogDir {
             clean: self.was_clean && !unrecovered,
             recovery_point,
             log_start_offset,
+            log_starts_lost,
         };
         let opened = recovery.open(dir.clone(), log.clone(), created)?;
         if unrecovered {
@@ -442,6 +446,15 @@ fn identity(disk: &dyn Disk, path: &Path, node_id: i32) -> Result<(String, bool)
             reason: format!(
                 "the folder belongs to node.id {}, this broker is {node_id}",
                 properties.node_id
+            ),
+        });
+    }
+    if let Some((topic, partition, _)) = folders::partitions(disk, path)?.first() {
+        return Err(Error::CorruptFile {
+            path: path.join("meta.properties"),
+            reason: format!(
+                "it is missing, and the folder is in use: it has partition {partition} of \
+                 '{topic}'; whose it is can't be told any more"
             ),
         });
     }

@@ -14,6 +14,8 @@ pub(super) struct Checkpoints {
     pub recovery_points: PartitionOffsets,
     pub log_start_offsets: PartitionOffsets,
     pub high_watermarks: PartitionOffsets,
+    /// The file of first offsets was missing or damaged.
+    pub log_starts_lost: bool,
     /// The files do not say so yet.
     changed: bool,
 }
@@ -29,9 +31,13 @@ impl Checkpoints {
             }
             read => read,
         };
+        let log_starts = path.join(OffsetCheckpoint::LogStartOffset.file_name());
+        let log_starts = checkpoint::read_file(disk, &log_starts)?;
+        let log_start_offsets = read(OffsetCheckpoint::LogStartOffset)?;
         Ok(Self {
             recovery_points: read(OffsetCheckpoint::RecoveryPoint)?,
-            log_start_offsets: read(OffsetCheckpoint::LogStartOffset)?,
+            log_starts_lost: log_start_offsets.is_empty() && !log_starts.is_some_and(is_whole),
+            log_start_offsets,
             high_watermarks: read(OffsetCheckpoint::HighWatermark)?,
             changed: false,
         })
@@ -98,4 +104,9 @@ impl Checkpoints {
         self.changed = false;
         Ok(())
     }
+}
+
+/// An empty checkpoint, as it is written.
+fn is_whole(bytes: Vec<u8>) -> bool {
+    bytes == b"0\n0\n"
 }

@@ -13,6 +13,8 @@ const DELETED: &str = "-delete";
 const STRAY: &str = "-stray";
 /// In a partition's folder: nobody has opened it since an unclean stop.
 const UNRECOVERED: &str = ".unrecovered";
+/// Topic ids that differ in so few bits are the same.
+const DAMAGED_ID_BITS: u32 = 8;
 /// The longest name of a file.
 const MAX_NAME_BYTES: usize = 255;
 
@@ -49,6 +51,14 @@ pub(super) fn prepare(disk: &dyn Disk, dir: &Path, topic_id: Uuid) -> Result<boo
     if found == Some(topic_id) {
         return Ok(false);
     }
+    // Ids are random: two that are nearly the same are one, and a damaged file.
+    let is_near =
+        |other: &Uuid| (other.as_u128() ^ topic_id.as_u128()).count_ones() <= DAMAGED_ID_BITS;
+    let damaged = found.filter(is_near);
+    if let Some(damaged) = damaged {
+        tracing::warn!(dir = %dir.display(), found = %damaged, expected = %topic_id, "a damaged topic id");
+    }
+    let found = found.filter(|_| damaged.is_none());
     if let Some(other) = found {
         let name = dir
             .file_name()
@@ -170,6 +180,24 @@ fn metadata(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>> {
         }) => Ok(None),
         read => read,
     }
+}
+
+/// A partition that has no folder: a name that nobody has given.
+pub(super) fn any_missing<'a>(
+    disk: &dyn Disk,
+    path: &Path,
+    partitions: impl Iterator<Item = &'a (String, i32)>,
+) -> Result<bool> {
+    for (topic, partition) in partitions {
+        let exists = match name(topic, *partition) {
+            Ok(name) => exists(disk, &path.join(name))?,
+            Err(_) => false,
+        };
+        if !exists {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn exists(disk: &dyn Disk, dir: &Path) -> Result<bool> {

@@ -6,6 +6,7 @@ use super::sync::lock;
 use super::{PartitionLog, Visibility};
 use crate::Offset;
 use crate::error::Result;
+use crate::segment::{INDEX_SUFFIX, TIME_INDEX_SUFFIX};
 
 /// Up to where a start may trust the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,7 @@ impl PartitionLog {
         self.give_room_back(&writer);
         let unchanged = last.recovery_point == end && last.has_snapshot && !finished;
         if unchanged && self.is_synced_to(end) {
+            self.remove_distrusted_indexes();
             return Ok(end);
         }
         self.shared.sync()?;
@@ -94,7 +96,22 @@ impl PartitionLog {
             recovery_point,
             has_snapshot: recovery_point == end,
         };
+        self.remove_distrusted_indexes();
         Ok(recovery_point)
+    }
+
+    /// Nothing is written any more: the next start finds no index and builds one.
+    fn remove_distrusted_indexes(&self) {
+        let segments = self.shared.segments();
+        for segment in segments.iter().filter(|segment| segment.is_distrusted()) {
+            for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
+                let path = segment.path().with_extension(suffix);
+                if let Err(error) = self.shared.disk.remove_file(&path) {
+                    // It is found out again.
+                    tracing::warn!(file = %path.display(), %error, "a damaged index stays");
+                }
+            }
+        }
     }
 
     /// Ends everything on this log while `remove` takes its files away.

@@ -16,7 +16,7 @@ use super::{PartitionLog, ReadLimit, TimestampAndOffset, read};
 use crate::Offset;
 use crate::batch::Opened;
 use crate::error::Result;
-use crate::segment::{Access, BatchHead, Miss, Segment, Walk};
+use crate::segment::{Access, BatchHead, Entries, Miss, Segment, TimeEntry, Walk};
 
 /// The most that a compressed batch may decompress to here.
 const MAX_DECOMPRESSED_BYTES: usize = 64 << 20;
@@ -123,13 +123,10 @@ fn first_at(
 ) -> Result<Option<TimestampAndOffset>, Miss> {
     // The walk first: the time index is then at least as far as the walk's index.
     let walk = segment.walk(Access::Load)?;
-    let times = segment.times(Access::Load)?;
-    // A time index entry is written together with the next offset index entry after its batch. So
-    // where the offset index has an entry for a batch before that, there was nothing so late yet.
-    let position = match times.first_where_not(|entry| entry.timestamp < timestamp_ms) {
-        Some(entry) => walk.indexed_below(segment.base_offset() + i64::from(entry.relative_offset)),
-        None => walk.last_indexed(),
-    }?;
+    let position = match segment.times()? {
+        Some(times) => before_time(segment, &walk, &times, timestamp_ms)?,
+        None => 0,
+    };
     let mut next = walk.batch_after(position, start)?;
     while let Some((position, head)) = next {
         if head.max_timestamp >= timestamp_ms
@@ -140,6 +137,30 @@ fn first_at(
         next = walk.following(position, &head)?;
     }
     Ok(None)
+}
+
+/// Where a batch is before which nothing is at or after `timestamp_ms`.
+fn before_time(
+    segment: &Segment,
+    walk: &Walk<'_>,
+    times: &Entries<TimeEntry>,
+    timestamp_ms: i64,
+) -> Result<u64, Miss> {
+    let earlier = times.count_where(|entry| entry.timestamp < timestamp_ms);
+    let offset_of = |entry: TimeEntry| segment.base_offset() + i64::from(entry.relative_offset);
+    let around = [earlier.checked_sub(1), Some(earlier)];
+    for entry in around.into_iter().flatten().filter_map(|at| times.get(at)) {
+        let batch = walk.batch_from(offset_of(entry))?.map(|(_, head)| head);
+        if !segment.time_leads(&entry, batch.as_ref()) {
+            return Ok(0);
+        }
+    }
+    // A time index entry is written together with the next offset index entry after its batch. So
+    // where the offset index has an entry for a batch before that, there was nothing so late yet.
+    match times.get(earlier) {
+        Some(entry) => walk.indexed_below(offset_of(entry)),
+        None => walk.last_indexed(),
+    }
 }
 
 /// As [`largest_in`], of what is not below `start`.
@@ -187,12 +208,17 @@ fn largest_from(segment: &Segment, start: Offset) -> Result<Option<(i64, Offset)
 fn largest_in(segment: &Segment) -> Result<Option<(i64, Offset)>, Miss> {
     // The walk first, as above: so that no batch falls between the two indexes.
     let walk = segment.walk(Access::Load)?;
-    let last = segment.times(Access::Load)?.last();
+    let times = segment.times()?;
+    let from = match &times {
+        Some(_) => walk.last_indexed()?,
+        None => 0,
+    };
+    let last = times.and_then(|times| times.last());
     let mut largest = last.map(|entry| {
         let offset = segment.base_offset() + i64::from(entry.relative_offset);
         (entry.timestamp, offset)
     });
-    let mut next = walk.sound_from(walk.last_indexed()?, segment.base_offset())?;
+    let mut next = walk.sound_from(from, segment.base_offset())?;
     while let Some((position, head)) = next {
         if head.max_timestamp > largest.map_or(-1, |(timestamp, _)| timestamp) {
             largest = Some((head.max_timestamp, head.last_offset));

@@ -22,13 +22,15 @@
 //! An index that is missing, or whose size or last entry is impossible, is rebuilt from its segment
 //! at any start.
 
+mod epochs;
 mod folder;
 mod segments;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use self::epochs::History;
 use crate::Offset;
 use crate::checkpoint;
 use crate::clock::Clock;
@@ -36,8 +38,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::log_dir::OpenLog;
 use crate::partition_log::{
-    Checkpointed, LeaderEpochs, Offsets, Opened, PartitionLog, Snapshots, SyncQueue, Visibility,
-    Writer,
+    Checkpointed, Offsets, Opened, PartitionLog, Snapshots, SyncQueue, Visibility, Writer,
 };
 use crate::segment::SegmentWriter;
 
@@ -62,14 +63,17 @@ pub(crate) struct Recovery<'a> {
     pub recovery_point: Option<Offset>,
     /// From the data folder's checkpoint.
     pub log_start_offset: Option<Offset>,
+    /// That checkpoint was lost, and says nothing of anybody.
+    pub log_starts_lost: bool,
 }
 
 impl Recovery<'_> {
     /// Opens the partition in `dir`, which exists. `created` says that it was made just now.
-    pub fn open(&self, dir: PathBuf, log: OpenLog, created: bool) -> Result<PartitionLog> {
+    pub fn open(mut self, dir: PathBuf, log: OpenLog, created: bool) -> Result<PartitionLog> {
         let now_ms = self.clock.now_ms();
         let snapshots = Snapshots::new(Arc::clone(self.disk), dir.clone());
         let bases = self.tidy(&dir)?;
+        self.log_start_offset = self.start_of(&dir)?;
         // After a crash nobody knows whether the files' names are on the device, as their bytes.
         let mut dir_dirty = created || !self.clean;
         let unclean = !self.clean && !created && !bases.is_empty();
@@ -107,14 +111,21 @@ impl Recovery<'_> {
         };
 
         let first = segments.first().map_or(0, |segment| segment.base_offset());
+        let known = self.known_epochs(&dir, &segments, writer.end, log.config.compact)?;
         let log_start_offset = self
             .log_start_offset
             .unwrap_or(first)
             .clamp(first, writer.end);
         let recovery_point = self.recovery_point.unwrap_or(0);
         let lost = !created && (lost || recovery_point > writer.end);
-        let bump = unclean || lost;
-        let mut epochs = self.epochs(&dir, log_start_offset, writer.end, &seen, bump)?;
+        let history = History {
+            known,
+            seen,
+            log_start_offset,
+            end: writer.end,
+            begins_another: unclean || lost,
+        };
+        let mut epochs = self.epochs(&segments, history)?;
         if created && epochs.unwritten() {
             // Here rather than with the first append, which has somebody waiting.
             checkpoint::write_leader_epochs(self.disk.as_ref(), &dir, epochs.entries())?;
@@ -173,33 +184,5 @@ impl Recovery<'_> {
             epochs,
             checkpointed,
         ))
-    }
-
-    fn epochs(
-        &self,
-        dir: &Path,
-        log_start_offset: Offset,
-        end: Offset,
-        seen: &[(i32, Offset)],
-        bump: bool,
-    ) -> Result<LeaderEpochs> {
-        let entries = match checkpoint::read_leader_epochs(self.disk.as_ref(), dir) {
-            Ok(entries) => entries,
-            Err(error @ Error::CorruptFile { .. }) => {
-                tracing::warn!(%error, "leader epochs start over from what the log has");
-                Vec::new()
-            }
-            Err(error) => return Err(error),
-        };
-        let mut epochs = LeaderEpochs::new(&entries, log_start_offset);
-        for (epoch, start) in seen {
-            epochs.assign(*epoch, *start);
-        }
-        epochs.truncate(end);
-        epochs.truncate_start(log_start_offset);
-        if bump {
-            epochs.bump(end);
-        }
-        Ok(epochs)
     }
 }

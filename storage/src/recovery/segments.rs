@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::Recovery;
 use crate::error::Result;
-use crate::segment::{Scan, Scanned, Segment, Tail};
+use crate::segment::{Kept, Scan, Scanned, Segment, Tail};
 use crate::{LogConfig, Offset};
 
 /// What the files of a partition came to.
@@ -178,8 +178,8 @@ impl Recovery<'_> {
         Ok(!goes_on)
     }
 
-    /// How to scan a segment, and how many entries of its indexes are kept.
-    fn scan_of(&self, look: &Look<'_>) -> Result<(Scan, (u64, u64))> {
+    /// How to scan a segment, and what of its indexes is kept.
+    fn scan_of(&self, look: &Look<'_>) -> Result<(Scan, Kept)> {
         let interval = u64::from(look.config.index_interval_bytes);
         let is_trusted = self.clean
             || look
@@ -198,7 +198,7 @@ impl Recovery<'_> {
             true => look.segment.resume_at(look.trusted, interval)?,
             false => None,
         };
-        Ok(resumed.unwrap_or((whole, (0, 0))))
+        Ok(resumed.unwrap_or((whole, Kept::default())))
     }
 
     /// Ends the log where damage begins. What is cut off is kept where it may be worth something:

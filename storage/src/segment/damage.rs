@@ -22,7 +22,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::{BatchHead, BatchReader, OffsetEntry, Scan, Scanned, Segment, Tail};
+use super::{BatchHead, BatchReader, Scan, Scanned, Segment, Tail};
 use crate::Offset;
 use crate::batch::layout;
 use crate::error::Result;
@@ -31,8 +31,6 @@ use crate::error::Result;
 const MAX_RANGES: usize = 4096;
 /// Ranges of one survey that are logged one by one.
 const LOGGED_RANGES: usize = 16;
-/// Index entries tried as landmarks behind one damaged place.
-const MAX_LANDMARKS: usize = 64;
 
 /// A stretch of a log file that holds no sound batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,6 +225,19 @@ impl Segment {
         Ok(self.scan_across(&scan, Offset::MAX, progress)?.batches)
     }
 
+    /// Blocking. The leader epochs of all sound batches, and where each begins.
+    pub fn epochs(&self) -> Result<Vec<(i32, Offset)>> {
+        let scan = Scan {
+            position: 0,
+            next_offset: self.base_offset,
+            tail: Tail::EMPTY,
+            check_crc: false,
+            index_interval_bytes: u64::MAX,
+            end: self.size(),
+        };
+        Ok(self.scan_across(&scan, Offset::MAX, |_| {})?.epochs)
+    }
+
     /// Remembers damaged ranges, and logs those that are new. Returns how many.
     pub fn note_damage(&self, ranges: &[DamagedRange], reason: &str) -> usize {
         let added = self.damage.set(ranges);
@@ -314,26 +325,28 @@ impl Search<'_> {
 
     /// The first index entry behind `position` that leads to a sound batch.
     fn landmark(&mut self, position: u64) -> Result<Option<(u64, Offset)>> {
-        let mut entries: Vec<OffsetEntry> = Vec::new();
-        let end = self.end;
-        self.segment.offset_index.count_in_order(|entry| {
-            let place = u64::from(entry.position);
-            if place > position && place < end {
-                entries.push(*entry);
+        let segment = self.segment;
+        let index = &segment.offset_index;
+        let mut from = index.count_while(|entry| u64::from(entry.position) <= position)?;
+        loop {
+            let entries = index.read_some(from)?;
+            if entries.is_empty() {
+                return Ok(None);
             }
-            entries.len() < MAX_LANDMARKS
-        })?;
-        for entry in entries {
-            let place = u64::from(entry.position);
-            let last = self.segment.base_offset + i64::from(entry.relative_offset);
-            if let Some(head) = self.plausible(place)?
-                && head.last_offset == last
-                && self.has_its_crc(place, &head)?
-            {
-                return Ok(Some((place, head.base_offset)));
+            from += entries.len() as u64;
+            for entry in entries {
+                let place = u64::from(entry.position);
+                let last = segment.base_offset + i64::from(entry.relative_offset);
+                if place > position
+                    && place < self.end
+                    && let Some(head) = self.plausible(place)?
+                    && head.last_offset == last
+                    && self.has_its_crc(place, &head)?
+                {
+                    return Ok(Some((place, head.base_offset)));
+                }
             }
         }
-        Ok(None)
     }
 
     /// The first sound batch from `position` on from which lengths lead exactly to `target`.

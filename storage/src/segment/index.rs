@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::map::{Access, MappedFile, Miss, View};
-use crate::disk::{self, Disk, File};
+use crate::disk::{self, Disk};
 use crate::error::{Error, Result};
 
 /// Entries read at once where all of an index is looked at.
@@ -123,6 +123,11 @@ impl<E: Entry> Index<E> {
         }
     }
 
+    /// The file.
+    pub fn file(&self) -> &MappedFile {
+        &self.file
+    }
+
     /// Entries on disk.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Acquire)
@@ -183,28 +188,28 @@ impl<E: Entry> Index<E> {
         self.file.sync()
     }
 
-    /// Blocking, through the file, which is not kept open for it: the last entry.
-    pub fn read_last(&self) -> Result<Option<E>> {
-        let Some(last) = self.written().checked_sub(1) else {
-            return Ok(None);
-        };
-        self.read_from(self.file.transient()?.as_ref(), last)
-            .map(Some)
-    }
-
     /// Blocking, through the file: entry `index`.
     pub fn read(&self, index: u64) -> Result<E> {
-        self.read_from(self.file.file()?.as_ref(), index)
-    }
-
-    fn read_from(&self, file: &dyn File, index: u64) -> Result<E> {
         let mut bytes = vec![0; E::SIZE];
-        disk::read_exact_at(file, &mut bytes, index * E::SIZE as u64)
+        let file = self.file.file()?;
+        disk::read_exact_at(file.as_ref(), &mut bytes, index * E::SIZE as u64)
             .map_err(|error| self.file.io("read", &error))?;
         E::decode(&bytes).ok_or_else(|| Error::CorruptFile {
             path: self.file.path().to_owned(),
             reason: format!("entry {index} cannot be read"),
         })
+    }
+
+    /// Blocking, through the file: some entries from `index` on; none at the end.
+    pub fn read_some(&self, index: u64) -> Result<Vec<E>> {
+        let left = self.written().saturating_sub(index);
+        let count = left.min(ENTRIES_PER_CHUNK as u64) as usize;
+        let mut bytes = vec![0; E::SIZE * count];
+        let file = self.file.file()?;
+        let read = disk::read_full_at(file.as_ref(), &mut bytes, index * E::SIZE as u64)
+            .map_err(|error| self.file.io("read", &error))?;
+        bytes.truncate(read);
+        Ok(bytes.chunks_exact(E::SIZE).map_while(E::decode).collect())
     }
 
     /// Blocking, through the file: how many of the first entries `keep` holds for, which must be
@@ -249,11 +254,7 @@ impl<E: Entry> Index<E> {
     pub fn entries(&self, expected: u64, access: Access) -> Result<Entries<E>, Miss> {
         let count = self.readable();
         if count == 0 {
-            return Ok(Entries {
-                view: None,
-                count: 0,
-                entry: std::marker::PhantomData,
-            });
+            return Ok(Entries::none());
         }
         let bytes = count * E::SIZE as u64;
         let view = self.file.view(bytes, expected)?;
@@ -275,6 +276,15 @@ pub(crate) struct Entries<E> {
 }
 
 impl<E: Entry> Entries<E> {
+    /// Nothing.
+    pub fn none() -> Self {
+        Self {
+            view: None,
+            count: 0,
+            entry: std::marker::PhantomData,
+        }
+    }
+
     /// Entry `index`.
     pub fn get(&self, index: u64) -> Option<E> {
         let start = usize::try_from(index).ok()?.checked_mul(E::SIZE)?;
@@ -293,11 +303,6 @@ impl<E: Entry> Entries<E> {
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.count
-    }
-
-    /// The first entry for which `holds` does not, which must be some and then none.
-    pub fn first_where_not(&self, holds: impl Fn(&E) -> bool) -> Option<E> {
-        self.get(self.count_where(holds))
     }
 
     /// The last of the first entries for which `holds`, which must be some and then none.

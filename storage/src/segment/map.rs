@@ -149,6 +149,16 @@ impl MappedFile {
         }
     }
 
+    /// Nobody has needed the file yet.
+    pub fn is_unopened(&self) -> bool {
+        matches!(*self.handle(), Handle::Unopened)
+    }
+
+    /// Does as if nobody had.
+    pub fn forget_handle(&self) {
+        *self.handle() = Handle::Unopened;
+    }
+
     fn handle(&self) -> MutexGuard<'_, Handle> {
         self.handle.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,17 +17,19 @@ mod map;
 mod resume;
 mod scan;
 mod tail;
+mod times;
 mod walk;
 mod writer;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 pub(crate) use damage::{Damage, DamagedRange};
 pub(crate) use head::BatchHead;
 pub(crate) use index::{Entries, Index, OffsetEntry, TimeEntry};
 pub(crate) use map::{Access, MappedFile, Miss, View};
+pub(crate) use resume::Kept;
 pub(crate) use scan::{BatchReader, Scan, Scanned};
 pub(crate) use tail::Tail;
 pub(crate) use walk::{Found, Walk, Wanted};
@@ -106,6 +108,8 @@ pub(crate) struct Segment {
     damage: Damage,
     /// An index was found not to say what the log does.
     distrusted: AtomicBool,
+    /// See `times`.
+    times_checked: AtomicU8,
 }
 
 impl Segment {
@@ -159,6 +163,7 @@ impl Segment {
             has_gaps: config.compact,
             damage: Damage::default(),
             distrusted: AtomicBool::new(false),
+            times_checked: AtomicU8::new(times::UNCHECKED),
         })
     }
 
@@ -197,6 +202,7 @@ impl Segment {
             has_gaps: config.compact,
             damage: Damage::default(),
             distrusted: AtomicBool::new(false),
+            times_checked: AtomicU8::new(times::UNCHECKED),
         };
         Ok((segment, offsets_sound && times_sound))
     }
@@ -287,6 +293,20 @@ impl Segment {
         self.time_index.reopen();
     }
 
+    /// Does something with files that nobody has opened yet, and keeps none of them open for it:
+    /// there may be very many segments.
+    pub fn without_handles<T>(&self, look: impl FnOnce() -> T) -> T {
+        let files = [&self.log, self.offset_index.file(), self.time_index.file()];
+        let unopened = files.map(|file| file.is_unopened());
+        let found = look();
+        for (file, unopened) in files.into_iter().zip(unopened) {
+            if unopened {
+                file.forget_handle();
+            }
+        }
+        found
+    }
+
     /// Puts the indexes on the device.
     pub fn sync_indexes(&self) -> Result<()> {
         self.offset_index.sync()?;
@@ -304,13 +324,13 @@ impl Segment {
 
     /// The largest timestamp of everything written; `None` where no batch has one. From memory, but
     /// for the first look at a segment that the process has found closed: that one reads the last
-    /// entry of its time index, and blocks.
+    /// entries of its indexes and the headers behind them, and blocks.
     pub fn largest_timestamp(&self) -> Result<Option<i64>> {
         let slot = &self.largest_timestamp;
         let mut known = slot.load(Ordering::Acquire);
         if known == NOT_LOOKED_UP {
-            let last = self.time_index.read_last()?;
-            let found = last.map_or(NO_TIMESTAMP, |entry| entry.timestamp);
+            let found = self.without_handles(|| self.look_up_largest())?;
+            let found = found.unwrap_or(NO_TIMESTAMP);
             let order = (Ordering::AcqRel, Ordering::Acquire);
             // A writer that has taken the segment up meanwhile knows better.
             known = match slot.compare_exchange(NOT_LOOKED_UP, found, order.0, order.1) {
@@ -351,11 +371,6 @@ impl Segment {
         self.time_index.publish(times);
         self.offset_index.publish(offsets);
         Ok(())
-    }
-
-    /// The readable time index entries.
-    pub fn times(&self, access: Access) -> Result<Entries<TimeEntry>, Miss> {
-        self.time_index.entries(self.expected.index_bytes, access)
     }
 
     /// Blocking, through the file: an offset, beyond that of the last entry for a batch that begins

@@ -4,9 +4,31 @@
 use std::sync::atomic::Ordering;
 
 use super::index::{Entry, OffsetEntry, TimeEntry};
+use super::tail::Due;
 use super::{BatchReader, Scan, Scanned, Segment, Tail};
 use crate::Offset;
 use crate::error::{Error, Result};
+
+/// What of a segment's indexes a scan that begins in its midst leaves as it is.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// The first entries of each index.
+    entries: (u64, u64),
+    /// Entries that come next and were damaged, encoded.
+    offset_entries: Vec<u8>,
+    time_entries: Vec<u8>,
+}
+
+impl Kept {
+    fn add(&mut self, due: &Due) {
+        if let Some(entry) = due.offset {
+            entry.encode(&mut self.offset_entries);
+        }
+        if let Some(entry) = due.time {
+            entry.encode(&mut self.time_entries);
+        }
+    }
+}
 
 impl Segment {
     /// Blocking. Reads the last entry of each index, and the headers from the batch it points at
@@ -18,6 +40,7 @@ impl Segment {
             Ok(start) => start,
             Err(reason) => return Ok(Err(reason)),
         };
+        let indexed = start.tail.max_timestamp;
         let scanned = self.scan(&start, |_| {})?;
         if let Some(damage) = scanned.damage {
             return Ok(Err(format!(
@@ -25,38 +48,71 @@ impl Segment {
                 scanned.end_position
             )));
         }
-        if scanned
-            .tail
-            .max_timestamp
-            .is_some_and(|(_, offset)| offset >= scanned.next_offset)
-        {
-            return Ok(Err("time index entry beyond the end".to_owned()));
+        if let Some(reason) = self.wrong_last_time(indexed, &start, &scanned)? {
+            return Ok(Err(reason));
         }
         Ok(Ok((scanned.tail, scanned.next_offset)))
     }
 
-    /// Blocking. Where a scan of everything from `offset` on begins, and how many entries of each
-    /// index are kept. `None` where the indexes do not lead there.
+    /// What is wrong with the last time index entry, of a segment that was scanned from the batch
+    /// that the last offset index entry leads to.
+    fn wrong_last_time(
+        &self,
+        indexed: Option<(i64, Offset)>,
+        start: &Scan,
+        scanned: &Scanned,
+    ) -> Result<Option<String>> {
+        if start.position > 0 {
+            // Both indexes get an entry at the same time, where there is a later timestamp.
+            let first = BatchReader::heads(self).head(start.position)?;
+            let largest = first.map_or(-1, |(head, _)| head.max_timestamp);
+            if indexed.map_or(-1, |(timestamp, _)| timestamp) < largest {
+                return Ok(Some(format!("no time index entry for {largest}")));
+            }
+        }
+        let Some((timestamp, offset)) = indexed else {
+            return Ok(None);
+        };
+        if offset >= scanned.next_offset {
+            return Ok(Some("time index entry beyond the end".to_owned()));
+        }
+        let batch = self.seek(offset)?.map(|(_, head)| head);
+        let leads =
+            batch.is_some_and(|head| head.base_offset <= offset && head.max_timestamp == timestamp);
+        let is_lost = self.damage().of(offset, Offset::MAX).is_some();
+        Ok((!leads && !is_lost).then(|| format!("no batch at {offset} has time {timestamp}")))
+    }
+
+    /// Blocking. Where a scan of everything from `offset` on begins, and what of the indexes is kept.
+    /// `None` where the indexes do not lead there.
     pub fn resume_at(
         &self,
         offset: Offset,
         index_interval_bytes: u64,
-    ) -> Result<Option<(Scan, (u64, u64))>> {
+    ) -> Result<Option<(Scan, Kept)>> {
         if offset <= self.base_offset {
             return Ok(None);
         }
-        let keep = self.sound_entries_below(offset)?;
-        let Ok(mut start) = self.scan_after(keep)? else {
+        let entries = self.sound_entries_below(offset)?;
+        let Ok(mut start) = self.scan_after(entries)? else {
             return Ok(None);
+        };
+        let mut kept = Kept {
+            entries,
+            ..Kept::default()
         };
         let mut reader = BatchReader::heads(self);
         while start.position < self.size() {
             match reader.head(start.position)? {
                 Ok((head, _)) if head.last_offset < offset => {
-                    // Its entries are there already.
-                    let _ = start
-                        .tail
-                        .note(self.base_offset, &head, start.position, u64::MAX);
+                    // Its entries are there already, but where they are damaged.
+                    let due = start.tail.note(
+                        self.base_offset,
+                        &head,
+                        start.position,
+                        index_interval_bytes,
+                    );
+                    kept.add(&due);
                     start.position += head.size;
                     start.next_offset = head.next_offset();
                 }
@@ -67,7 +123,7 @@ impl Segment {
         }
         start.check_crc = true;
         start.index_interval_bytes = index_interval_bytes;
-        Ok(Some((start, keep)))
+        Ok(Some((start, kept)))
     }
 
     /// As `entries_below`, where what follows those entries may be anything: after a power cut, for
@@ -99,9 +155,8 @@ impl Segment {
         Ok((offsets, times))
     }
 
-    /// Before there are readers: makes the indexes say what a scan has found, after their first
-    /// `keep` entries.
-    pub fn repair(&self, scanned: &mut Scanned, keep: (u64, u64), closed: bool) -> Result<()> {
+    /// Before there are readers: makes the indexes say what a scan has found, after what is kept.
+    pub fn repair(&self, scanned: &mut Scanned, mut kept: Kept, closed: bool) -> Result<()> {
         // A damaged one will be the newest.
         let last = match closed && scanned.damage.is_none() {
             true => scanned.tail.due_time(self.base_offset),
@@ -110,9 +165,12 @@ impl Segment {
         if let Some(entry) = last {
             entry.encode(&mut scanned.time_entries);
         }
+        kept.offset_entries.append(&mut scanned.offset_entries);
+        kept.time_entries.append(&mut scanned.time_entries);
+        let (offsets, times) = kept.entries;
         self.offset_index
-            .replace_after(keep.0, &scanned.offset_entries)?;
-        self.time_index.replace_after(keep.1, &scanned.time_entries)
+            .replace_after(offsets, &kept.offset_entries)?;
+        self.time_index.replace_after(times, &kept.time_entries)
     }
 
     /// Before there are readers: cuts the log file off at `position`.

@@ -25,6 +25,13 @@ pub fn small_segments() -> LogConfig {
     }
 }
 
+/// In memory where there is such a place, for tests that depend on no device: syncs take time.
+pub fn folder_in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .expect("a folder")
+}
+
 pub fn open_dir_on(disk: Arc<dyn Disk>, path: &Path) -> Result<LogDir> {
     let config = LogDirConfig {
         path: path.to_owned(),

@@ -10,6 +10,7 @@ mod fixture;
 mod flush;
 mod folder;
 mod full_disk;
+mod lost_files;
 mod power_cut;
 mod preallocate;
 mod restart;

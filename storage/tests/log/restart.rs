@@ -60,7 +60,7 @@ fn a_clean_restart_reads_no_records() {
     let log = open_log(&dir, config);
     let read = disk.bytes_read(".log");
     assert!(
-        read < 3 * 8192 && read < written / 50,
+        read < 6 * 8192 && read < written / 40,
         "{read} bytes of {written} read"
     );
     assert_eq!(log.offsets().log_end_offset, 30_000);

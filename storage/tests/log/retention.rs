@@ -289,7 +289,7 @@ fn a_check_that_finds_nothing_opens_nothing() {
     let logs = many(&world);
     opened(&disk);
     assert!(world.dir.apply_retention().is_empty());
-    assert_eq!(opened(&disk), 20, "the oldest time index of each");
+    assert_eq!(opened(&disk), 60, "the files of the oldest segment of each");
     assert!(world.dir.apply_retention().is_empty());
     assert_eq!(opened(&disk), 0);
     for log in &logs {
