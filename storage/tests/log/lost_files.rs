@@ -291,3 +291,63 @@ fn a_folder_of_unknown_owner_is_refused_by_name() {
     });
     assert_eq!(refused(node), None);
 }
+
+#[test]
+fn a_time_that_was_changed_between_its_neighbours_is_not_believed() {
+    let folder = folder_in_memory();
+    write(folder.path(), true);
+    // Entries of a segment are (time, relative offset), in 12 bytes; every second record has one.
+    let file = files(folder.path(), "timeindex").remove(1);
+    let base: i64 = file
+        .file_stem()
+        .and_then(|name| name.to_str()?.parse().ok())
+        .expect("a base offset");
+    let mut bytes = fs::read(&file).expect("reads");
+    let entries: Vec<(i64, i64)> = bytes
+        .chunks_exact(12)
+        .map(|entry| {
+            let time = i64::from_be_bytes(entry[..8].try_into().expect("eight"));
+            let offset = u32::from_be_bytes(entry[8..].try_into().expect("four"));
+            (time, base + i64::from(offset))
+        })
+        .collect();
+    let (at, (time, offset)) = (3, entries[3]);
+    assert!(
+        entries[2].1 + 1 < offset,
+        "a record in between: {entries:?}"
+    );
+    bytes[at * 12..at * 12 + 8].copy_from_slice(&(time - 15).to_be_bytes());
+    fs::write(&file, bytes).expect("damages");
+    let (_dir, log) = open(folder.path());
+    let wanted = time - 10;
+    let found = log
+        .offset_for_timestamp(wanted, ReadLimit::HighWatermark)
+        .expect("looks up");
+    assert_eq!(found.map(|found| found.offset), Some(wanted / 10));
+    check(&log, "a changed time");
+}
+
+#[test]
+fn epochs_that_the_log_does_not_have_are_not_believed() {
+    for clean in [true, false] {
+        let written = folder_in_memory();
+        write(written.path(), clean);
+        let file = "leader-epoch-checkpoint";
+        let text = fs::read_to_string(partition_dir(written.path()).join(file)).expect("reads");
+        assert_eq!(text, "0\n3\n0 5\n1 30\n2 60\n");
+        for (from, to) in [
+            ("1 30", "1 31"),
+            ("1 30", "1 20"),
+            ("2 60", "3 60"),
+            ("2 60", "2 80"),
+            ("3\n0 5\n1 30\n2 60", "2\n0 5\n1 30"),
+            ("3\n0 5\n1 30", "2\n1 30"),
+        ] {
+            let folder = folder_in_memory();
+            copy(written.path(), folder.path());
+            let path = partition_dir(folder.path()).join(file);
+            fs::write(path, text.replacen(from, to, 1)).expect("damages");
+            survives(folder.path(), clean, &format!("{to:?} for {from:?}"));
+        }
+    }
+}
