@@ -413,13 +413,15 @@ fn a_full_disk_stops_producers_and_nobody_else() {
         ("session.timeout.ms", "6000"),
     ]);
     group.subscribe(&["orders"]).expect("subscribes");
+    // Before it is full: its topic takes room, too.
+    eventually("the group has its partitions", || {
+        group.poll(Duration::from_millis(100));
+        let assignment = group.assignment().expect("an assignment");
+        (assignment.count() > 0).then_some(())
+    });
 
     let loads: Vec<Load> = PLANS.map(|plan| Load::start(&milena, plan)).into();
     let _stop = StopLoads(loads.iter().map(|load| Arc::clone(&load.stop)).collect());
-    eventually("the group reads", || {
-        group.poll(Duration::from_millis(100))?.ok().map(drop)
-    });
-
     // 1. It fills up. Producers are told; everybody else goes on.
     wait_until_full(&milena);
     let error = eventually("a producer is told", || {
@@ -434,7 +436,10 @@ fn a_full_disk_stops_producers_and_nobody_else() {
     }
     assert!(!disk.join("half-made-0").exists());
     assert!(is_full(&milena));
-    assert_eq!(lines(&milena, FULL), 1, "{}", milena.log());
+    // Once, however many requests there were; a commit that is cut back may leave room for a moment.
+    let said = lines(&milena, FULL);
+    assert_eq!(said, lines(&milena, ROOM) + 1, "{}", milena.log());
+    assert!(said <= 3, "{}", milena.log());
     assert_eq!(milena.metric("milena_read_only_partitions"), 0.0);
     let halted = "milena_model_topic_halted{topic=\"transactions.scored\"}";
     assert_eq!(milena.metric(halted), 0.0);

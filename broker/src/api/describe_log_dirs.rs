@@ -5,6 +5,8 @@
 //! - A partition's size is that of its `.log` files.
 //! - There is one replica of everything: `offset_lag` is 0 and nothing is on its way to another
 //!   folder.
+//! - A partition that is read-only since a sync failed has no field that says so: Kafka knows a folder
+//!   that failed as a whole, and this one serves on. `/metrics` names such partitions.
 //! - From version 4: the size of the file system, and what of it can still be written; -1 where the
 //!   system does not tell (KIP-827).
 
