@@ -160,11 +160,10 @@ impl Recovery<'_> {
                 segment.sound_batches(position, next_offset, |bytes| self.scanned(bytes))?
             }
         };
-        segment.repair(&mut scanned, keep, !look.behind.is_empty() && goes_on)?;
-        if !look.sound || self.clean {
-            // Nobody will scan this segment again.
-            segment.sync_indexes()?;
-        }
+        // The next start will take what is below the recovery point for granted.
+        let whole = keep.is_nothing() && (!look.sound || segment.base_offset() < look.trusted);
+        let closed = !look.behind.is_empty() && goes_on;
+        segment.repair(&mut scanned, keep, whole, closed)?;
         let reason = damage
             .as_deref()
             .unwrap_or("checksums or offsets are wrong");

@@ -114,6 +114,11 @@ impl<E: Entry> Index<E> {
         ))
     }
 
+    /// An index whose file is missing or of no use, until [`Index::replace`].
+    pub fn lost(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
+        Self::over(MappedFile::new(disk, path), 0)
+    }
+
     fn over(file: MappedFile, entries: u64) -> Self {
         Self {
             file,
@@ -183,6 +188,15 @@ impl<E: Entry> Index<E> {
         self.file.reopen();
     }
 
+    /// Writer only, before there are readers: puts `entries`, encoded, in the place of all there
+    /// are. After a crash the old file is there or the new one, on the device.
+    pub fn replace(&self, entries: &[u8]) -> Result<()> {
+        self.file.replace(entries)?;
+        self.written
+            .store((entries.len() / E::SIZE) as u64, Ordering::Release);
+        Ok(())
+    }
+
     /// Puts the entries on the device.
     pub fn sync(&self) -> Result<()> {
         self.file.sync()
@@ -230,6 +244,10 @@ impl<E: Entry> Index<E> {
     /// Blocking, through the file: how many of the first entries `keep` holds for, looking at them
     /// one after another. For entries that may be anything, after a crash.
     pub fn count_in_order(&self, mut keep: impl FnMut(&E) -> bool) -> Result<u64> {
+        if self.written() == 0 {
+            // There may be no file.
+            return Ok(0);
+        }
         let mut chunk = vec![0; E::SIZE * ENTRIES_PER_CHUNK];
         let mut counted = 0;
         let file = self.file.file()?;

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use memmap2::{Advice, MmapRaw};
 
+use crate::checkpoint;
 use crate::disk::{self, Disk, File};
 use crate::error::{Error, Result};
 
@@ -126,6 +127,14 @@ impl MappedFile {
     /// says so to those who had the file open.
     pub fn close(&self) {
         *self.handle() = Handle::Closed;
+    }
+
+    /// Puts a file with `bytes` in the place of this one, durably and as a whole.
+    pub fn replace(&self, bytes: &[u8]) -> Result<()> {
+        checkpoint::write_file(self.disk.as_ref(), &self.path, bytes)?;
+        *self.handle() = Handle::Unopened;
+        *self.map.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
     }
 
     /// Keeps the handle that is opened next.

@@ -167,8 +167,8 @@ impl Segment {
         })
     }
 
-    /// Opens a segment whose `.log` exists, the newest one to go on with. An index that is missing or has an impossible size is
-    /// replaced by an empty one; the second value tells whether both were sound.
+    /// Opens a segment whose `.log` exists, the newest one to go on with. An index that is missing or has an impossible size
+    /// counts as empty, and waits for its repair; the second value tells whether both were sound.
     pub fn open(
         disk: &Arc<dyn Disk>,
         dir: &Path,
@@ -429,7 +429,7 @@ fn open_index<E: index::Entry>(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<(I
                 kind: std::io::ErrorKind::NotFound,
                 ..
             },
-        ) => Ok((Index::create(Arc::clone(disk), path)?, false)),
+        ) => Ok((Index::lost(Arc::clone(disk), path), false)),
         Err(error) => Err(error),
     }
 }

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 /// What of a segment's indexes a scan that begins in its midst leaves as it is.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
+    resumed: bool,
     /// The first entries of each index.
     entries: (u64, u64),
     /// Entries that come next and were damaged, encoded.
@@ -20,6 +21,11 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    /// Nothing is kept: no index led to where the scan begins.
+    pub fn is_nothing(&self) -> bool {
+        !self.resumed
+    }
+
     fn add(&mut self, due: &Due) {
         if let Some(entry) = due.offset {
             entry.encode(&mut self.offset_entries);
@@ -98,6 +104,7 @@ impl Segment {
             return Ok(None);
         };
         let mut kept = Kept {
+            resumed: true,
             entries,
             ..Kept::default()
         };
@@ -156,7 +163,15 @@ impl Segment {
     }
 
     /// Before there are readers: makes the indexes say what a scan has found, after what is kept.
-    pub fn repair(&self, scanned: &mut Scanned, mut kept: Kept, closed: bool) -> Result<()> {
+    /// Where `whole` is set the files are replaced instead: were one cut first and then written, a
+    /// crash in between would leave one that is sound, and lacks entries.
+    pub fn repair(
+        &self,
+        scanned: &mut Scanned,
+        mut kept: Kept,
+        whole: bool,
+        closed: bool,
+    ) -> Result<()> {
         // A damaged one will be the newest.
         let last = match closed && scanned.damage.is_none() {
             true => scanned.tail.due_time(self.base_offset),
@@ -164,6 +179,10 @@ impl Segment {
         };
         if let Some(entry) = last {
             entry.encode(&mut scanned.time_entries);
+        }
+        if whole {
+            self.offset_index.replace(&scanned.offset_entries)?;
+            return self.time_index.replace(&scanned.time_entries);
         }
         kept.offset_entries.append(&mut scanned.offset_entries);
         kept.time_entries.append(&mut scanned.time_entries);

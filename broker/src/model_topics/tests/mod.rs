@@ -4,6 +4,7 @@
 mod commit;
 mod conformance;
 mod crash;
+mod crash_points;
 mod reading;
 mod recovery;
 mod start;

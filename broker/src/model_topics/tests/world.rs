@@ -69,24 +69,33 @@ impl Drop for World {
     }
 }
 
+/// The model topics of a config.
+pub(super) fn specs(toml: &str) -> Vec<Arc<ModelTopicSpec>> {
+    #[derive(serde::Deserialize)]
+    struct Config {
+        model_topic: Vec<ModelTopicSpec>,
+    }
+
+    let config: Config = toml::from_str(toml).unwrap();
+    config.model_topic.into_iter().map(Arc::new).collect()
+}
+
 impl World {
     /// `toml` has the model topics.
     pub(super) async fn new(toml: &str) -> Self {
-        #[derive(serde::Deserialize)]
-        struct Config {
-            model_topic: Vec<ModelTopicSpec>,
-        }
-
-        let config: Config = toml::from_str(toml).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let mut world = Self {
-            disk: FaultyDisk::over(folder.path()),
-            specs: config.model_topic.into_iter().map(Arc::new).collect(),
-            folder,
-            open: None,
-        };
+        let mut world = Self::over(tempfile::tempdir().unwrap(), specs(toml));
         world.open().await;
         world
+    }
+
+    /// Not opened, over what is in `folder`.
+    pub(super) fn over(folder: TempDir, specs: Vec<Arc<ModelTopicSpec>>) -> Self {
+        Self {
+            disk: FaultyDisk::over(folder.path()),
+            specs,
+            folder,
+            open: None,
+        }
     }
 
     /// As a start does.
@@ -169,6 +178,14 @@ impl World {
 
     pub(super) fn topics(&self, model_topic: &str) -> &Topics {
         &self.opened().topics[model_topic]
+    }
+
+    pub(super) fn log_dir(&self) -> &Arc<LogDir> {
+        &self.opened().log_dir
+    }
+
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.opened().catalog
     }
 
     pub(super) fn topic(&self, name: &str) -> Arc<Topic> {
@@ -298,6 +315,8 @@ pub(super) fn records(log: &PartitionLog, limit: ReadLimit) -> Result<Vec<Record
 pub(super) struct Runner {
     pub(super) log: EmbeddedLog,
     pub(super) positions: BTreeMap<i32, Offset>,
+    /// The output's partition, of a task's and a value.
+    pub(super) place: fn(i32, &[u8]) -> i32,
     outputs: BTreeMap<i32, Vec<Output>>,
 }
 
@@ -322,6 +341,7 @@ impl Runner {
         Self {
             log,
             positions,
+            place: |partition, _| partition,
             outputs: BTreeMap::new(),
         }
     }
@@ -344,8 +364,9 @@ impl Runner {
                 let outputs = self.outputs.entry(task.partition).or_default();
                 outputs.extend(records.into_iter().map(|record| {
                     let value = record.value.as_deref().unwrap_or_default();
+                    let partition = (self.place)(task.partition, value);
                     let value = [b"scored ", value].concat();
-                    output(OutputTopic::Derived, task.partition, Bytes::from(value))
+                    output(OutputTopic::Derived, partition, Bytes::from(value))
                 }));
             }
         }
