@@ -217,6 +217,10 @@ impl<E: Entry> Index<E> {
     /// Blocking, through the file: some entries from `index` on; none at the end.
     pub fn read_some(&self, index: u64) -> Result<Vec<E>> {
         let left = self.written().saturating_sub(index);
+        if left == 0 {
+            // There may be no file.
+            return Ok(Vec::new());
+        }
         let count = left.min(ENTRIES_PER_CHUNK as u64) as usize;
         let mut bytes = vec![0; E::SIZE * count];
         let file = self.file.file()?;
@@ -228,8 +232,13 @@ impl<E: Entry> Index<E> {
 
     /// Blocking, through the file: how many of the first entries `keep` holds for, which must be
     /// some and then none.
-    pub fn count_while(&self, mut keep: impl FnMut(&E) -> bool) -> Result<u64> {
-        let (mut low, mut high) = (0, self.written());
+    pub fn count_while(&self, keep: impl FnMut(&E) -> bool) -> Result<u64> {
+        self.count_among(self.written(), keep)
+    }
+
+    /// As [`Index::count_while`], of the first `entries` alone.
+    pub fn count_among(&self, entries: u64, mut keep: impl FnMut(&E) -> bool) -> Result<u64> {
+        let (mut low, mut high) = (0, entries);
         while low < high {
             let middle = low + (high - low) / 2;
             if keep(&self.read(middle)?) {

@@ -159,7 +159,37 @@ impl Segment {
             last = *entry;
             sound
         })?;
+        // Zeros look like a first entry.
+        let times = match times.checked_sub(1) {
+            Some(last) if !self.last_time_leads(last, offsets)? => last,
+            _ => times,
+        };
         Ok((offsets, times))
+    }
+
+    /// Whether a time index entry leads to a batch that has its time, by the first `offsets` entries
+    /// of the offset index.
+    fn last_time_leads(&self, time: u64, offsets: u64) -> Result<bool> {
+        let time = self.time_index.read(time)?;
+        let offset = self.base_offset + i64::from(time.relative_offset);
+        let before = self.offset_index.count_among(offsets, |entry| {
+            entry.relative_offset <= time.relative_offset
+        })?;
+        let mut position = match before.checked_sub(1) {
+            Some(last) => u64::from(self.offset_index.read(last)?.position),
+            None => 0,
+        };
+        let mut reader = BatchReader::heads(self);
+        while position < self.size() {
+            match reader.head(position)? {
+                Ok((head, _)) if head.last_offset < offset => position += head.size,
+                Ok((head, _)) => {
+                    return Ok(head.last_offset == offset && head.max_timestamp == time.timestamp);
+                }
+                Err(_) => break,
+            }
+        }
+        Ok(false)
     }
 
     /// Before there are readers: makes the indexes say what a scan has found, after what is kept.

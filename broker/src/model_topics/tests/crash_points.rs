@@ -271,6 +271,8 @@ struct Restart<'a> {
 impl Restart<'_> {
     async fn check(&mut self) -> Journal {
         self.world.open().await;
+        let failed = &self.world.recovered().failed;
+        assert!(failed.is_empty(), "{failed:?}");
         small_segments(&self.world);
         for partition in 0..PARTITIONS {
             self.check_input(partition);
