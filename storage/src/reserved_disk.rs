@@ -28,7 +28,7 @@ pub const PROBE_BYTES: u64 = 1 << 20;
 const RESERVE: &str = ".reserve";
 const PROBE: &str = ".room";
 /// Written at once where the file system cannot reserve room.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// Another disk, with a reserve.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! A program of its own: the limit, and the count, are the process's.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,10 +15,7 @@ use storage::{LogConfig, LogDir, PartitionLog};
 use uuid::Uuid;
 
 /// One test at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn open(path: &Path) -> (LogDir, Arc<PartitionLog>) {
     let config = LogDirConfig {
@@ -85,7 +82,7 @@ fn set_limit(files: u64) -> u64 {
 
 #[tokio::test]
 async fn a_rolled_segment_keeps_no_file_open_once_it_is_synced() {
-    let _alone = alone();
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().expect("a folder");
     let (dir, log) = open(folder.path());
     for _ in 0..200 {
@@ -100,7 +97,7 @@ async fn a_rolled_segment_keeps_no_file_open_once_it_is_synced() {
     dir.checkpoint().expect("a checkpoint");
     let open = open_files(folder.path());
     assert_eq!(open.len(), 3, "after a checkpoint: {open:?}");
-    // What is closed is read all the same, and written again where the log is cut back into it.
+    // What is closed is read all the same, and not kept open for it.
     assert!(
         log.offset_for_timestamp(0, storage::partition_log::ReadLimit::HighWatermark)
             .is_ok()
@@ -110,7 +107,7 @@ async fn a_rolled_segment_keeps_no_file_open_once_it_is_synced() {
 
 #[tokio::test]
 async fn a_sync_waits_where_no_file_can_be_opened() {
-    let _alone = alone();
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().expect("a folder");
     let (dir, log) = open(folder.path());
     // The new folder's name is not on the device yet, so that the first sync has to open it.

@@ -70,7 +70,7 @@ const PLANS: [Plan; 3] = [
 ];
 
 fn scored(n: u64) -> String {
-    if n % BAD_EVERY == 0 {
+    if n.is_multiple_of(BAD_EVERY) {
         return format!("no transaction {n}");
     }
     let mut transaction = transaction(1, n, FRAUD_RATE, 1_700_000_000_000).transaction;
@@ -130,7 +130,7 @@ impl Load {
         let (acks, stopped) = (Arc::clone(&answers.acknowledged), Arc::clone(&stop));
         let thread = std::thread::spawn(move || {
             for n in 0..plan.records {
-                if n % 100 == 0 {
+                if n.is_multiple_of(100) {
                     // So that all of them have begun when the disk is full.
                     std::thread::sleep(Duration::from_millis(4));
                 }
@@ -528,7 +528,7 @@ fn check_outputs(milena: &Milena) {
     let plan = PLANS[2];
     let offsets = 0..(plan.records / plan.partitions) as i64;
     let is_bad = |offset: i64, partition: i32| {
-        (offset as u64 * plan.partitions + partition as u64) % BAD_EVERY == 0
+        (offset as u64 * plan.partitions + partition as u64).is_multiple_of(BAD_EVERY)
     };
     for (topic, bad) in [
         ("transactions.scored", false),

@@ -161,7 +161,9 @@ struct Test {
 impl Test {
     fn round(&mut self, round: u64) -> Result<(), String> {
         self.commit();
-        let deletion = (round % DELETE_EVERY == 0).then(|| self.delete_records());
+        let deletion = round
+            .is_multiple_of(DELETE_EVERY)
+            .then(|| self.delete_records());
         std::thread::sleep(Duration::from_millis(self.random.below(MAX_ROUND_MS)));
         self.figures.duplicates += self.duplicates();
         self.milena.kill();
@@ -176,7 +178,7 @@ impl Test {
         // What is acknowledged after the start may not be read yet.
         self.take_acknowledged();
         self.look_at_files()?;
-        if round % KILL_START_EVERY == 0 {
+        if round.is_multiple_of(KILL_START_EVERY) {
             self.milena.spawn();
             std::thread::sleep(Duration::from_millis(self.random.below(MAX_START_MS)));
             self.milena.kill();
