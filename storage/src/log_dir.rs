@@ -174,10 +174,11 @@ impl LogDir {
             return Err(Error::Closed);
         }
         let progress = Progress::default();
+        let created = AtomicBool::new(false);
         let opened = parallel::run(
             self.config.recovery_threads,
             &logs,
-            |log| self.open_log(log, &progress),
+            |log| self.open_log(log, &progress, &created),
             |done, elapsed| {
                 tracing::info!(
                     partitions = done,
@@ -188,6 +189,13 @@ impl LogDir {
                 );
             },
         )?;
+        if created.into_inner() {
+            // Before readers see anything in a new folder: were it lost with what they have read, its
+            // offsets would be given again under the same leader epoch.
+            self.disk
+                .sync_dir(self.path())
+                .map_err(|error| Error::io("sync", self.path(), &error))?;
+        }
         let mut open = lock(&self.logs);
         for log in &opened {
             open.insert((log.topic().to_owned(), log.partition()), Arc::clone(log));
@@ -195,7 +203,12 @@ impl LogDir {
         Ok(opened)
     }
 
-    fn open_log(&self, log: &OpenLog, progress: &Progress) -> Result<Arc<PartitionLog>> {
+    fn open_log(
+        &self,
+        log: &OpenLog,
+        progress: &Progress,
+        any_created: &AtomicBool,
+    ) -> Result<Arc<PartitionLog>> {
         let key = (log.topic.clone(), log.partition);
         if let Some(open) = lock(&self.logs).get(&key) {
             return Ok(Arc::clone(open));
@@ -204,6 +217,7 @@ impl LogDir {
         let dir = self.path().join(folders::name(&log.topic, log.partition)?);
         let created = folders::prepare(disk, &dir, log.topic_id)?;
         if created {
+            any_created.store(true, Ordering::Relaxed);
             self.forget(&key)?;
         }
         let (recovery_point, log_start_offset, log_starts_lost) = {

@@ -282,6 +282,21 @@ impl ProducerState {
             .max()
     }
 
+    /// The log was cut off at `end`: forgets the batches from there on. False where of some producer
+    /// nothing is left that is known, though there may be earlier batches of it.
+    pub fn cut(&mut self, end: Offset) -> bool {
+        let mut known = true;
+        for producer in self.producers.values_mut() {
+            let before = producer.kept;
+            let kept = producer.batches[..before].iter();
+            producer.kept = kept.take_while(|batch| batch.last_offset < end).count();
+            let transaction = producer.current_txn_first_offset;
+            known &= producer.kept > 0 || before == 0;
+            known &= transaction.is_none_or(|first| first < end);
+        }
+        known
+    }
+
     /// Takes the producers of an older state that are unknown here.
     pub fn add_missing(&mut self, older: Self) {
         for (producer_id, producer) in older.producers {

@@ -135,7 +135,11 @@ impl PartitionLog {
                 return Err(self.shared.fail(&error));
             }
             if writer.end > start {
-                self.cut_to(writer, start)?;
+                // What stays would be published with the next append.
+                self.cut_to(writer, start).map_err(|error| match error {
+                    read_only @ Error::ReadOnly(_) => read_only,
+                    error => self.shared.fail(&error),
+                })?;
             }
             return Err(error);
         }

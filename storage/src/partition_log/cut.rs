@@ -38,6 +38,9 @@ impl PartitionLog {
         removed: &[Arc<Segment>],
     ) -> Result<()> {
         let shared = &self.shared;
+        // Left, they would say at the next start what is no longer so: a failed append may have
+        // rolled, and what comes next may end at the same offset.
+        let stale = self.snapshots.remove_above(end)?;
         if !removed.is_empty() {
             let all = shared.segments();
             shared.set_segments(all[..all.len() - removed.len()].to_vec());
@@ -49,7 +52,8 @@ impl PartitionLog {
                     .remove_file(&path)
                     .map_err(|error| Error::io("remove", &path, &error))?;
             }
-            self.snapshots.remove_above(end)?;
+        }
+        if stale || !removed.is_empty() {
             match shared.disk.sync_dir(&shared.dir) {
                 // The next sync does it, before anything that comes after is acknowledged.
                 Err(error) if disk::is_out_of_handles(&error) => {
@@ -57,6 +61,8 @@ impl PartitionLog {
                 }
                 synced => synced.map_err(|error| Error::io("sync", &shared.dir, &error))?,
             }
+        }
+        if !removed.is_empty() {
             let now_ms = shared.clock.now_ms();
             let (tail, _) = last
                 .load_tail()?
@@ -64,7 +70,11 @@ impl PartitionLog {
             writer.active = SegmentWriter::over(Arc::clone(last), tail, now_ms);
         }
         writer.active.truncate(position, end)?;
-        if !writer.producers.is_empty() {
+        // Were they to come back with a power cut, they would be in the place of other records under the
+        // same leader epoch.
+        writer.active.sync_cut()?;
+        // A snapshot has the last batch of each producer only, so it is the last resort.
+        if !writer.producers.cut(end) {
             let segments = shared.segments();
             writer.producers =
                 self.snapshots

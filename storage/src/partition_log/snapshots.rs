@@ -61,10 +61,13 @@ impl Snapshots {
         self.prune()
     }
 
-    /// Removes what says something about offsets above `end`.
-    pub fn remove_above(&self, end: Offset) -> Result<()> {
-        let offsets = self.offsets()?;
-        self.remove(offsets.iter().filter(|offset| **offset > end))
+    /// Removes what says something about offsets above `end`; true where there was something. The
+    /// caller syncs the folder then: one that comes back would speak of another history.
+    pub fn remove_above(&self, end: Offset) -> Result<bool> {
+        let mut offsets = self.offsets()?;
+        offsets.retain(|offset| *offset > end);
+        self.remove(offsets.iter())?;
+        Ok(!offsets.is_empty())
     }
 
     /// The state before `end`, from the newest sound snapshot and the headers behind it. After an

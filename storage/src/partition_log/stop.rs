@@ -129,7 +129,10 @@ impl PartitionLog {
     }
 
     fn is_synced_to(&self, end: Offset) -> bool {
-        self.offsets().synced_offset >= end && !self.shared.is_dir_dirty()
+        let segments = self.shared.segments();
+        self.offsets().synced_offset >= end
+            && !self.shared.is_dir_dirty()
+            && !segments.iter().any(|segment| segment.was_cut())
     }
 
     /// Indexes of all segments that have offsets in `from..end`, and of the one that ends at `from`:

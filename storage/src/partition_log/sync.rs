@@ -335,7 +335,8 @@ impl Shared {
         for (index, segment) in segments.iter().enumerate() {
             let follows = segments.get(index + 1);
             let next = follows.map_or(end, |next| next.base_offset());
-            if segment.base_offset() < end && next > synced {
+            let has_more = segment.base_offset() < end && next > synced;
+            if has_more || segment.was_cut() {
                 self.sync_segment(segment)?;
                 if follows.is_some() {
                     segment.close_log();
@@ -356,6 +357,8 @@ impl Shared {
     fn sync_segment(&self, segment: &Segment) -> Result<(), Unsynced> {
         let failed = |call, error| unsynced(call, segment.path(), &error);
         let file = segment.log_file().map_err(|error| failed("open", error))?;
+        // Before: what is cut off from now on is for the next sync.
+        segment.set_was_cut(false);
         file.sync().map_err(|error| failed("sync", error))
     }
 

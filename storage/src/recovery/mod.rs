@@ -96,7 +96,11 @@ impl Recovery<'_> {
             }
             Some(recovered) => {
                 dir_dirty |= recovered.removed;
-                snapshots.remove_above(recovered.end)?;
+                if snapshots.remove_above(recovered.end)? {
+                    self.disk
+                        .sync_dir(&dir)
+                        .map_err(|error| Error::io("sync", &dir, &error))?;
+                }
                 let producers =
                     snapshots.restore(&recovered.segments, recovered.end, now_ms, unclean)?;
                 let last = recovered.segments.last().ok_or(Error::Closed)?;

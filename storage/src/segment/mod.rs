@@ -101,6 +101,8 @@ pub(crate) struct Segment {
     expected: Expected,
     /// Room beyond `size` was reserved, and not given back.
     has_room: AtomicBool,
+    /// Its end was cut off since the last sync.
+    cut: AtomicBool,
     /// The segment behind this one begins there; [`Offset::MAX`] where there is none.
     next_base: AtomicI64,
     /// Offsets may be missing: the log is compacted.
@@ -159,6 +161,7 @@ impl Segment {
             largest_timestamp: AtomicI64::new(NOT_LOOKED_UP),
             expected,
             has_room: AtomicBool::new(has_room),
+            cut: AtomicBool::new(false),
             next_base: AtomicI64::new(Offset::MAX),
             has_gaps: config.compact,
             damage: Damage::default(),
@@ -198,6 +201,7 @@ impl Segment {
                 Expected::NO_MORE
             },
             has_room: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
             next_base: AtomicI64::new(Offset::MAX),
             has_gaps: config.compact,
             damage: Damage::default(),
@@ -305,6 +309,17 @@ impl Segment {
             }
         }
         found
+    }
+
+    /// Its end was cut off, and a power cut could bring that back: behind it, where the next segment
+    /// begins, it would be damage. True until the next sync of the file of batches.
+    pub fn was_cut(&self) -> bool {
+        self.cut.load(Ordering::Acquire)
+    }
+
+    /// Says whether it was.
+    pub fn set_was_cut(&self, cut: bool) {
+        self.cut.store(cut, Ordering::Release);
     }
 
     /// Puts the indexes on the device.

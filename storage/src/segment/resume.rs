@@ -124,6 +124,8 @@ impl Segment {
                     start.next_offset = head.next_offset();
                 }
                 Ok(_) => break,
+                // The damaged end of the log: the scan finds it out.
+                Err(_) if start.next_offset >= offset => break,
                 // Damage below the recovery point: take nothing for granted.
                 Err(_) => return Ok(None),
             }
@@ -225,6 +227,8 @@ impl Segment {
     /// Before there are readers: cuts the log file off at `position`.
     pub fn cut_log(&self, position: u64) -> Result<()> {
         self.log.set_len(position)?;
+        // Now: behind what comes next, older batches could come back, which their checksums vouch for.
+        self.log.sync()?;
         self.size.store(position, Ordering::Release);
         Ok(())
     }

@@ -135,7 +135,9 @@ impl SegmentWriter {
             self.segment.offset_index.written(),
             self.segment.time_index.written(),
         );
-        match self.write(head, header, rest, position, config) {
+        let log = self.segment.log.write_all_at(&[header, rest], position);
+        let written = log.is_ok();
+        match log.and_then(|()| self.index(head, position, config)) {
             Ok(()) => {
                 self.segment.set_largest_timestamp(&self.tail);
                 self.segment
@@ -148,7 +150,13 @@ impl SegmentWriter {
             }
             Err(error) => {
                 self.tail = tail;
-                self.cut(position, entries).map_err(|cut| {
+                let cut = self.cut(position, entries);
+                // A whole batch must not come back in the place of the next, under its leader epoch.
+                let cut = match written {
+                    true => cut.and_then(|()| self.sync_cut()),
+                    false => cut,
+                };
+                cut.map_err(|cut| {
                     Error::ReadOnly(format!("{error}, and could not be cut back: {cut}"))
                 })?;
                 Err(error)
@@ -156,15 +164,7 @@ impl SegmentWriter {
         }
     }
 
-    fn write(
-        &mut self,
-        head: &BatchHead,
-        header: &[u8],
-        rest: &[u8],
-        position: u64,
-        config: &LogConfig,
-    ) -> Result<()> {
-        self.segment.log.write_all_at(&[header, rest], position)?;
+    fn index(&mut self, head: &BatchHead, position: u64, config: &LogConfig) -> Result<()> {
         let interval = u64::from(config.index_interval_bytes);
         let due = self
             .tail
@@ -213,10 +213,16 @@ impl SegmentWriter {
         Ok(())
     }
 
+    /// Puts what was cut off last beyond recall.
+    pub fn sync_cut(&self) -> Result<()> {
+        self.segment.log.sync()
+    }
+
     fn cut(&self, position: u64, (offsets, times): (u64, u64)) -> Result<()> {
         // The log last: entries that point beyond its end would be worse than a log without them.
         self.segment.offset_index.truncate(offsets)?;
         self.segment.time_index.truncate(times)?;
+        self.segment.set_was_cut(true);
         self.segment.log.set_len(position)?;
         self.segment.has_room.store(false, Ordering::Release);
         self.segment.size.store(position, Ordering::Release);
