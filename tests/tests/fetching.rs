@@ -20,8 +20,12 @@ use kafka_protocol::messages::offset_for_leader_epoch_request::{
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::*;
 use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::Message;
 use storage::batch::{Batch, BatchBuilder, Compression};
-use tests::{Milena, PATIENCE};
+use tests::{Milena, PATIENCE, eventually};
 
 const FENCED_LEADER_EPOCH: i16 = 74;
 const UNKNOWN_LEADER_EPOCH: i16 = 75;
@@ -240,6 +244,186 @@ fn leader_epochs_agree_in_every_answer_also_after_an_unclean_restart() {
         let again = client.call(12, &fetch((id, 1), vec![]));
         assert_eq!(only(again).error_code, code, "in a session");
     }
+}
+
+/// The file of the only partition.
+fn log_file(milena: &Milena) -> std::path::PathBuf {
+    milena.data_dir().join("t-0").join(format!("{:020}.log", 0))
+}
+
+/// Where the batches of a file begin.
+fn positions(bytes: &[u8]) -> Vec<usize> {
+    let mut position = 0;
+    storage::batch::batches(bytes)
+        .map(|batch| {
+            let size = batch.expect("a whole batch").size_in_bytes();
+            position += size;
+            position - size
+        })
+        .collect()
+}
+
+#[test]
+fn who_has_read_what_a_power_cut_took_is_told_where_the_logs_part() {
+    let mut milena = start(1);
+    let mut client = Client::connect(&milena);
+    for _ in 0..10 {
+        client.produce(0, batch(b"before"));
+    }
+    let first = metadata_epoch(&mut client);
+    let reader = |reset: &str| -> BaseConsumer {
+        let consumer: BaseConsumer = milena.client_with(&[
+            ("group.id", reset),
+            ("enable.auto.commit", "false"),
+            ("auto.offset.reset", reset),
+            ("topic.metadata.refresh.interval.ms", "500"),
+        ]);
+        let mut partitions = TopicPartitionList::new();
+        let start = rdkafka::Offset::Beginning;
+        partitions
+            .add_partition_offset("t", 0, start)
+            .expect("an offset");
+        consumer.assign(&partitions).expect("assigns");
+        for offset in 0..10 {
+            let record = consumer.poll(PATIENCE).expect("a record").expect("reads");
+            assert_eq!(record.offset(), offset);
+        }
+        consumer
+    };
+    let (strict, lenient) = (reader("error"), reader("earliest"));
+
+    milena.kill();
+    let file = log_file(&milena);
+    let bytes = std::fs::read(&file).expect("reads");
+    std::fs::write(&file, &bytes[..positions(&bytes)[6]]).expect("cuts");
+    milena.restart();
+    let mut client = Client::connect(&milena);
+    let second = metadata_epoch(&mut client);
+    assert!(second > first);
+    // Also when the log has gone on past where the readers were.
+    for produced in [0, 8] {
+        for _ in 0..produced {
+            client.produce(0, batch(b"after"));
+        }
+        let end = 6 + produced;
+        for version in 2..=4 {
+            let ask = |client: &mut Client, asked, current| {
+                let partition = OffsetForLeaderPartition::default()
+                    .with_leader_epoch(asked)
+                    .with_current_leader_epoch(current);
+                let topic = OffsetForLeaderTopic::default()
+                    .with_topic(name())
+                    .with_partitions(vec![partition]);
+                let mut request = OffsetForLeaderEpochRequest::default().with_topics(vec![topic]);
+                if version >= 3 {
+                    request.replica_id = BrokerId(-1);
+                }
+                let mut response = client.call(version, &request);
+                let answer = response.topics.remove(0).partitions.remove(0);
+                (answer.error_code, answer.leader_epoch, answer.end_offset)
+            };
+            assert_eq!(ask(&mut client, first, second), (0, first, 6));
+            assert_eq!(ask(&mut client, second, second), (0, second, end));
+            let (code, ..) = ask(&mut client, first, first);
+            assert_eq!(code, FENCED_LEADER_EPOCH);
+            let (code, ..) = ask(&mut client, first, second + 1);
+            assert_eq!(code, UNKNOWN_LEADER_EPOCH);
+        }
+        for (offset, epoch, parts) in [(10, first, true), (7, first, true), (6, first, false)] {
+            let asked = asked(0, offset)
+                .with_current_leader_epoch(second)
+                .with_last_fetched_epoch(epoch);
+            let answer = only(client.call(12, &fetch((0, -1), vec![asked])));
+            assert_eq!(answer.error_code, 0, "{offset}");
+            let diverging = answer.diverging_epoch;
+            let expected = if parts { (first, 6) } else { (-1, -1) };
+            assert_eq!(
+                (diverging.epoch, diverging.end_offset),
+                expected,
+                "{offset}"
+            );
+            let bytes = answer.records.map_or(0, |records| records.len());
+            assert_eq!(bytes > 0, !parts && produced > 0, "{offset}");
+        }
+        assert_eq!(listed(&mut client, -1, second), Ok((second, end)));
+        assert_eq!(listed(&mut client, -2, second), Ok((first, 0)));
+    }
+    // Nothing of the other history is given to who did not agree to that.
+    let error = eventually("the reader is told", || {
+        match strict.poll(Duration::from_millis(100)) {
+            Some(Err(KafkaError::MessageConsumption(code @ RDKafkaErrorCode::LogTruncation))) => {
+                Some(code)
+            }
+            Some(Ok(record)) => panic!("offset {} of another history", record.offset()),
+            _ => None,
+        }
+    });
+    assert_eq!(error, RDKafkaErrorCode::LogTruncation);
+    let offset = eventually("the reader is reset", || {
+        let record = lenient.poll(Duration::from_millis(100))?.ok()?;
+        Some(record.offset())
+    });
+    assert_eq!(offset, 0);
+}
+
+#[test]
+fn a_reader_of_a_damaged_log_is_given_what_is_sound_and_an_error() {
+    let mut milena = start(1);
+    let mut client = Client::connect(&milena);
+    for _ in 0..10 {
+        client.produce(0, batch(b"value"));
+    }
+    assert!(milena.stop().success());
+    let file = log_file(&milena);
+    let mut bytes = std::fs::read(&file).expect("reads");
+    let position = positions(&bytes)[4];
+    bytes[position + 16] = 0;
+    std::fs::write(&file, &bytes).expect("damages");
+    milena.restart();
+    let consumer: BaseConsumer = milena.client_with(&[
+        ("group.id", "g"),
+        ("enable.auto.commit", "false"),
+        ("auto.offset.reset", "earliest"),
+    ]);
+    let mut partitions = TopicPartitionList::new();
+    partitions
+        .add_partition_offset("t", 0, rdkafka::Offset::Beginning)
+        .expect("an offset");
+    consumer.assign(&partitions).expect("assigns");
+    for offset in 0..4 {
+        let record = consumer.poll(PATIENCE).expect("a record").expect("reads");
+        assert_eq!(record.offset(), offset);
+    }
+    for _ in 0..2 {
+        let error = consumer.poll(PATIENCE).expect("an error").err();
+        assert!(
+            matches!(
+                error,
+                Some(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::InvalidMessage
+                ))
+            ),
+            "{error:?}"
+        );
+    }
+    // Only who says so passes over what is lost.
+    consumer
+        .seek("t", 0, rdkafka::Offset::Offset(5), PATIENCE)
+        .expect("seeks");
+    let offset = eventually("the records behind it", || {
+        Some(consumer.poll(PATIENCE)?.ok()?.offset())
+    });
+    assert_eq!(offset, 5);
+    let log = milena.log();
+    assert_eq!(
+        log.matches("a part of a log is damaged").count(),
+        1,
+        "{log}"
+    );
+    assert_eq!(
+        milena.metric("milena_partition_damaged_ranges{topic=\"t\",partition=\"0\"}"),
+        1.0
+    );
 }
 
 #[test]
