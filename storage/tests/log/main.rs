@@ -16,4 +16,5 @@ mod preallocate;
 mod restart;
 mod retention;
 mod rolling;
+mod start;
 mod timestamps;
