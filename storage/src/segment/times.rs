@@ -117,6 +117,10 @@ impl Segment {
         let is_closed = self.next_base().is_some()
             && self.readable() == self.size()
             && self.time_index.readable() == self.time_index.written();
+        if walk.last_indexed()? == 0 && !is_closed {
+            // No entry is due yet.
+            return Ok(None);
+        }
         let largest = last.map_or(-1, |entry| entry.timestamp);
         let mut next = walk.sound_from(walk.last_indexed()?, self.base_offset)?;
         while let Some((position, head)) = next {

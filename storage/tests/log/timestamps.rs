@@ -414,3 +414,22 @@ fn of_equal_timestamps_the_first_is_the_largest_also_before_a_hidden_one() {
         assert_eq!((found.timestamp_ms, found.offset), expected);
     }
 }
+
+#[test]
+fn a_young_segment_without_index_entries_is_not_taken_for_damaged() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = open_dir(folder.path());
+    let log = open_log(&dir, LogConfig::default());
+    for first in 0..5 {
+        log.append(&batch_at(first, &[100 + first], Compression::None))
+            .expect("appends");
+        let found = log
+            .offset_for_timestamp(102, ReadLimit::HighWatermark)
+            .expect("looks up");
+        assert_eq!(found.map(|found| found.offset), (first >= 2).then_some(2));
+    }
+    dir.shutdown().expect("stops");
+    // What is damaged is removed, so that the next start builds it again.
+    assert_eq!(files(folder.path(), "index").len(), 1);
+    assert_eq!(files(folder.path(), "timeindex").len(), 1);
+}
