@@ -269,7 +269,8 @@ struct Restart<'a> {
 }
 
 impl Restart<'_> {
-    async fn check(&mut self) -> Journal {
+    /// Returns what the start and the catching up did, and what was promised meanwhile.
+    async fn check(&mut self) -> (Journal, Vec<Promise>) {
         self.world.open().await;
         let failed = &self.world.recovered().failed;
         assert!(failed.is_empty(), "{failed:?}");
@@ -278,15 +279,35 @@ impl Restart<'_> {
             self.check_input(partition);
         }
         let before = self.check_seen();
+        let mut promises = self.seen();
         self.check_other();
         let mut runners = self.start_runners().await;
         self.catch_up(&mut runners).await;
         self.check_outputs(&before);
+        promises.extend(self.seen());
         let journal = self.world.disk.journal();
         self.go_on();
         self.catch_up(&mut runners).await;
         self.check_outputs(&before);
-        journal
+        (journal, promises)
+    }
+
+    /// What consumers of the outputs see now, they are to see for ever.
+    fn seen(&self) -> Vec<Promise> {
+        let since = self.world.disk.recorded();
+        let outputs = ["scored", "alerts"].into_iter();
+        outputs
+            .flat_map(|topic| (0..PARTITIONS).map(move |partition| (topic, partition)))
+            .map(|(topic, partition)| {
+                let count = self.world.values(topic, partition).len();
+                let what = Promised::Seen {
+                    topic,
+                    partition,
+                    count,
+                };
+                Promise { since, what }
+            })
+            .collect()
     }
 
     fn promised<T: Ord>(&self, of: impl Fn(&Promised) -> Option<T>) -> Option<T> {
@@ -556,8 +577,8 @@ async fn try_case(case: &Case, promises: &[Promise], ends: &Ends) {
     let kept = promises
         .iter()
         .filter(|promise| promise.since <= case.calls);
-    let kept: Vec<Promise> = kept.cloned().collect();
-    let journal = restart(&case.tree, &kept, ends).await;
+    let mut kept: Vec<Promise> = kept.cloned().collect();
+    let (journal, promised) = restart(&case.tree, &kept, ends).await;
     let Keep::Some(seed) = case.keep else { return };
     let mut random = Random::new(seed);
     let crashed = random.below(journal.len() as u64 + 1) as usize;
@@ -571,6 +592,8 @@ async fn try_case(case: &Case, promises: &[Promise], ends: &Ends) {
                 keep: case.keep,
                 tree,
             };
+            let since = |promise: &Promise| promise.since <= crashed;
+            kept.extend(promised.into_iter().filter(since));
             let place = Place("its start", &again);
             restart(&again.tree, &kept, ends).await;
             place.left();
@@ -579,8 +602,8 @@ async fn try_case(case: &Case, promises: &[Promise], ends: &Ends) {
     }
 }
 
-/// Starts from what is left, and checks; returns what the start and the catching up did.
-async fn restart(tree: &Tree, kept: &[Promise], ends: &Ends) -> Journal {
+/// Starts from what is left, and checks.
+async fn restart(tree: &Tree, kept: &[Promise], ends: &Ends) -> (Journal, Vec<Promise>) {
     let folder = scratch();
     write_tree(tree, folder.path()).unwrap();
     let world = World::over(folder, specs(CHAINED));
