@@ -53,7 +53,7 @@ impl Recovery<'_> {
             (true, true) => return Ok(Some(entries)),
             (true, false) => Some("there are none".to_owned()),
             (false, _) if is_compacted => None,
-            (false, _) => wrong(&entries, segments, end)?,
+            (false, _) => wrong(&entries, segments, self.log_start_offset.unwrap_or(0), end)?,
         };
         let Some(reason) = wrong else {
             return Ok(Some(entries));
@@ -115,8 +115,13 @@ impl Recovery<'_> {
     }
 }
 
-/// Where entries and log differ.
-fn wrong(entries: &[EpochEntry], segments: &[Arc<Segment>], end: Offset) -> Result<Option<String>> {
+/// Where entries and log differ. What lies below `log_start_offset` has no entries any more.
+fn wrong(
+    entries: &[EpochEntry],
+    segments: &[Arc<Segment>],
+    log_start_offset: Offset,
+    end: Offset,
+) -> Result<Option<String>> {
     let start = segments.first().map_or(0, |first| first.base_offset());
     let within = start..end;
     let inside = || {
@@ -151,6 +156,9 @@ fn wrong(entries: &[EpochEntry], segments: &[Arc<Segment>], end: Offset) -> Resu
         {
             return Ok(differs(&head));
         }
+    }
+    if end <= log_start_offset {
+        return Ok(None);
     }
     let newest = inside().next().map_or(-1, |(_, entry)| entry.leader_epoch);
     Ok(batch_at(segments, end - 1)?

@@ -4,7 +4,6 @@
 use std::sync::atomic::Ordering;
 
 use super::index::{Entry, OffsetEntry, TimeEntry};
-use super::tail::Due;
 use super::{BatchReader, Scan, Scanned, Segment, Tail};
 use crate::Offset;
 use crate::error::{Error, Result};
@@ -15,24 +14,12 @@ pub(crate) struct Kept {
     resumed: bool,
     /// The first entries of each index.
     entries: (u64, u64),
-    /// Entries that come next and were damaged, encoded.
-    offset_entries: Vec<u8>,
-    time_entries: Vec<u8>,
 }
 
 impl Kept {
     /// Nothing is kept: no index led to where the scan begins.
     pub fn is_nothing(&self) -> bool {
         !self.resumed
-    }
-
-    fn add(&mut self, due: &Due) {
-        if let Some(entry) = due.offset {
-            entry.encode(&mut self.offset_entries);
-        }
-        if let Some(entry) = due.time {
-            entry.encode(&mut self.time_entries);
-        }
     }
 }
 
@@ -103,23 +90,26 @@ impl Segment {
         let Ok(mut start) = self.scan_after(entries)? else {
             return Ok(None);
         };
-        let mut kept = Kept {
+        let kept = Kept {
             resumed: true,
             entries,
-            ..Kept::default()
         };
         let mut reader = BatchReader::heads(self);
         while start.position < self.size() {
             match reader.head(start.position)? {
                 Ok((head, _)) if head.last_offset < offset => {
-                    // Its entries are there already, but where they are damaged.
                     let due = start.tail.note(
                         self.base_offset,
                         &head,
                         start.position,
                         index_interval_bytes,
                     );
-                    kept.add(&due);
+                    // Lookups by time rely on it that both indexes get their entries at the same
+                    // time. Where some are missing in the midst, or the interval has become smaller,
+                    // all are made anew.
+                    if due.offset.is_some() || due.time.is_some() {
+                        return Ok(None);
+                    }
                     start.position += head.size;
                     start.next_offset = head.next_offset();
                 }
@@ -200,7 +190,7 @@ impl Segment {
     pub fn repair(
         &self,
         scanned: &mut Scanned,
-        mut kept: Kept,
+        kept: Kept,
         whole: bool,
         closed: bool,
     ) -> Result<()> {
@@ -213,15 +203,17 @@ impl Segment {
             entry.encode(&mut scanned.time_entries);
         }
         if whole {
-            self.offset_index.replace(&scanned.offset_entries)?;
-            return self.time_index.replace(&scanned.time_entries);
+            // No offset index entry is ever there without that of the time index.
+            if self.offset_index.written() > 0 {
+                self.offset_index.replace(&[])?;
+            }
+            self.time_index.replace(&scanned.time_entries)?;
+            return self.offset_index.replace(&scanned.offset_entries);
         }
-        kept.offset_entries.append(&mut scanned.offset_entries);
-        kept.time_entries.append(&mut scanned.time_entries);
         let (offsets, times) = kept.entries;
         self.offset_index
-            .replace_after(offsets, &kept.offset_entries)?;
-        self.time_index.replace_after(times, &kept.time_entries)
+            .replace_after(offsets, &scanned.offset_entries)?;
+        self.time_index.replace_after(times, &scanned.time_entries)
     }
 
     /// Before there are readers: cuts the log file off at `position`.
