@@ -145,11 +145,12 @@ impl Image {
         files
     }
 
-    /// Bytes of each file, all durable; nothing is reserved.
+    /// Bytes of each file; nothing is reserved.
     pub(crate) fn sizes(&self) -> HashMap<usize, (u64, u64)> {
         let files = self.files.iter().enumerate();
+        let size = |state| content(state, Keep::All, &mut Random::new(0)).len() as u64;
         files
-            .map(|(file, state)| (file, (state.durable.len() as u64, 0)))
+            .map(|(file, state)| (file, (size(state), 0)))
             .collect()
     }
 

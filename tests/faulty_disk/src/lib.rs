@@ -75,7 +75,17 @@ struct State {
 impl FaultyDisk {
     /// A disk whose root is the folder `root`: what is there is durable.
     pub fn over(root: &Path) -> Self {
-        let image = Image::of(root).expect("reads the folder");
+        Self::new(root, Image::of(root).expect("reads the folder"))
+    }
+
+    /// The disk of `image` after a `kill -9`: all of it is put into the folder `root`, and what was
+    /// not durable still is not.
+    pub fn after_kill(image: &Image, root: &Path) -> Self {
+        write_tree(&image.tree(Keep::All), root).expect("writes the folder");
+        Self::new(root, image.clone())
+    }
+
+    fn new(root: &Path, image: Image) -> Self {
         let sizes = image.sizes();
         Self {
             shared: Arc::new(Shared {

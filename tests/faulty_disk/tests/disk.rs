@@ -249,3 +249,21 @@ fn an_image_is_a_folder_again() {
         tree
     );
 }
+
+#[test]
+fn what_a_kill_leaves_a_power_cut_may_still_take() {
+    let (folder, disk) = disk();
+    let file = disk.open(&folder.path().join("a"), true).unwrap();
+    disk.sync_dir(folder.path()).unwrap();
+    append(file.as_ref(), b"written");
+    let other = tempfile::tempdir().unwrap();
+    let killed = FaultyDisk::after_kill(&disk.image(), other.path());
+    let file = killed.open(&other.path().join("a"), false).unwrap();
+    append(file.as_ref(), b" on");
+    let left = |keep| killed.image().tree(keep);
+    assert_eq!(content(&left(Keep::All), "a"), Some(&b"written on"[..]));
+    assert_eq!(content(&left(Keep::None), "a"), Some(&b""[..]));
+    assert_eq!(killed.used(), 10);
+    file.sync().unwrap();
+    assert_eq!(content(&left(Keep::None), "a"), Some(&b"written on"[..]));
+}

@@ -5,8 +5,9 @@
 //! the start after it, and the commits of a model topic whose outputs go to other partitions than
 //! its inputs, with a second model topic chained to it. The disk writes down every call. Then, for
 //! each of them, what a crash right after it may leave is put into a folder and started from:
-//! everything that was not durable kept (`kill -9`), nothing of it, and random parts of it. Those
-//! starts are crashed in turn, at a random call of theirs.
+//! everything that was not durable kept (`kill -9`), nothing of it, and random parts of it. These
+//! starts are crashed in turn, at a random call of theirs; after a `kill -9` what was not durable may
+//! be lost then.
 //!
 //! Each start has to find: what was acknowledged as durable, nothing that was never written, no
 //! gap, nothing out of order; indexes that lead to every record; producers that can go on and are
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use faulty_disk::{Journal, Keep, Random, Tree, write_tree};
+use faulty_disk::{FaultyDisk, Image, Journal, Keep, Random, Tree, write_tree};
 use inference::stream_log::Commit;
 use storage::batch::{BatchBuilder, Compression};
 use storage::partition_log::{DeleteTo, Durability, ReadLimit};
@@ -535,6 +536,8 @@ struct Case {
     what: String,
     keep: Keep,
     tree: Tree,
+    /// After a `kill -9`: what of the tree is durable.
+    image: Option<Image>,
 }
 
 /// What the crashes after each call may leave. What is the same as after the call before, and has
@@ -567,6 +570,7 @@ fn cases(journal: &Journal, promises: &[Promise], subsets: u64) -> Vec<Case> {
                 what: what.to_owned(),
                 keep,
                 tree,
+                image: (keep == Keep::All).then(|| image.clone()),
             });
         }
     }
@@ -578,24 +582,32 @@ async fn try_case(case: &Case, promises: &[Promise], ends: &Ends) {
         .iter()
         .filter(|promise| promise.since <= case.calls);
     let mut kept: Vec<Promise> = kept.cloned().collect();
-    let (journal, promised) = restart(&case.tree, &kept, ends).await;
-    let Keep::Some(seed) = case.keep else { return };
-    let mut random = Random::new(seed);
+    let (journal, promised) = restart(case, &kept, ends).await;
+    let mut random = Random::new(match case.keep {
+        Keep::Some(seed) => seed,
+        Keep::All => case.calls as u64,
+        // As `Keep::Some` may be.
+        Keep::None => return,
+    });
     let crashed = random.below(journal.len() as u64 + 1) as usize;
     let mut images = journal.images();
     while let Some((calls, what, image)) = images.next() {
         if calls == crashed {
-            let tree = image.tree(Keep::Some(random.next()));
+            let keep = match random.below(2) {
+                0 => Keep::None,
+                _ => Keep::Some(random.next()),
+            };
             let again = Case {
                 calls,
                 what: what.to_owned(),
-                keep: case.keep,
-                tree,
+                keep,
+                tree: image.tree(keep),
+                image: None,
             };
             let since = |promise: &Promise| promise.since <= crashed;
             kept.extend(promised.into_iter().filter(since));
             let place = Place("its start", &again);
-            restart(&again.tree, &kept, ends).await;
+            restart(&again, &kept, ends).await;
             place.left();
             return;
         }
@@ -603,10 +615,19 @@ async fn try_case(case: &Case, promises: &[Promise], ends: &Ends) {
 }
 
 /// Starts from what is left, and checks.
-async fn restart(tree: &Tree, kept: &[Promise], ends: &Ends) -> (Journal, Vec<Promise>) {
+async fn restart(case: &Case, kept: &[Promise], ends: &Ends) -> (Journal, Vec<Promise>) {
     let folder = scratch();
-    write_tree(tree, folder.path()).unwrap();
-    let world = World::over(folder, specs(CHAINED));
+    let killed = case
+        .image
+        .as_ref()
+        .map(|image| FaultyDisk::after_kill(image, folder.path()));
+    if killed.is_none() {
+        write_tree(&case.tree, folder.path()).unwrap();
+    }
+    let mut world = World::over(folder, specs(CHAINED));
+    if let Some(disk) = killed {
+        world.disk = disk;
+    }
     world.disk.record();
     let mut restart = Restart { world, kept, ends };
     restart.check().await
