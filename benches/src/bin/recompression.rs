@@ -128,7 +128,7 @@ fn batch(number: u64, codec: Compression) -> Bytes {
             random % 100,
             random % 800,
             ["CZ", "DE", "AT", "FR"][(random % 4) as usize],
-            random % 3 == 0,
+            random.is_multiple_of(3),
             n / 60 % 60,
             n % 60,
         );
