@@ -51,7 +51,9 @@ import org.apache.kafka.common.serialization.ByteArraySerializer;
  * Fills the topics whose segments .ci/kafka_segments takes from a Kafka, and says what a client finds in any broker.
  *
  * <pre>
- * load HOST:PORT ROUND SCALE   creates the topics (round 1) and writes the round's records, SCALE times as many
+ * create HOST:PORT             the topics
+ * load HOST:PORT ROUND SCALE   writes the round's records, SCALE times as many
+ * plain HOST:PORT ROUND SCALE  as load, without transactions
  * open HOST:PORT               leaves a transaction open, and does not wait for its end
  * say HOST:PORT FILE           what is in every partition: one line per record, timestamp, epoch and producer
  * </pre>
@@ -74,7 +76,9 @@ public final class Segments {
 
     public static void main(String[] args) throws Exception {
         switch (args[0]) {
-            case "load" -> new Segments(args[1], Integer.parseInt(args[2]), Integer.parseInt(args[3])).load(Integer.parseInt(args[2]));
+            case "create" -> new Segments(args[1], 0, 1).create();
+            case "load", "plain" -> new Segments(args[1], Integer.parseInt(args[2]), Integer.parseInt(args[3]))
+                .load(Integer.parseInt(args[2]), args[0].equals("load"));
             case "open" -> new Segments(args[1], 99, 1).leaveOpen();
             case "say" -> new Segments(args[1], 0, 1).say(Path.of(args[2]));
             default -> throw new IllegalArgumentException(args[0]);
@@ -83,13 +87,12 @@ public final class Segments {
         System.exit(0);
     }
 
-    private void load(int round) throws Exception {
-        if (round == 1) create();
+    private void load(int round, boolean transactions) throws Exception {
         for (String codec : CODECS) codec(codec, round);
         appendTime();
         recompressed();
         withoutIdempotence(round);
-        transactions(round);
+        if (transactions) transactions();
         compacted();
         try (Admin admin = admin()) {
             TopicPartition deleted = new TopicPartition("deleted", 0);
@@ -157,7 +160,7 @@ public final class Segments {
     }
 
     /** Committed and aborted ones, some at the same time, and one producer that is fenced by its successor. */
-    private void transactions(int round) throws Exception {
+    private void transactions() throws Exception {
         for (String codec : List.of("none", "lz4", "gzip")) {
             try (var first = transactional("first-" + codec, codec); var second = transactional("second-" + codec, codec)) {
                 for (int times = 0; times < 2 * scale; times++) {
@@ -201,8 +204,9 @@ public final class Segments {
                 byte[] key = ("key-" + random.nextInt(8)).getBytes(StandardCharsets.UTF_8);
                 byte[] value = random.nextInt(6) == 0 ? null : bytes(120);
                 var record = new ProducerRecord<>("compacted", 0, System.currentTimeMillis(), key, value);
-                var sent = (index % 10 == 0 ? other : producer).send(record);
-                if (index % 3 == 0) sent.get();
+                var sender = index % 10 == 0 ? other : producer;
+                sender.send(record);
+                if (index % 3 == 0) sender.flush();
             }
         }
     }

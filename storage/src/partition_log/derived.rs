@@ -36,7 +36,7 @@ impl PartitionLog {
     /// `InvalidRecord` where it is inside of a batch.
     pub fn publish(&self, end: Offset) -> Result<()> {
         self.check_derived()?;
-        let _writer = lock(&self.writer);
+        let writer = lock(&self.writer);
         self.shared.check_exists()?;
         self.check_hidden(end)?;
         let before = self.shared.offsets();
@@ -45,8 +45,9 @@ impl PartitionLog {
         let last_visible = before.high_watermark.saturating_sub(1);
         let mut from = super::read::from(&segments, last_visible).peekable();
         while let Some(segment) = from.next() {
-            let whole = end == before.log_end_offset
-                || from.peek().is_some_and(|next| next.base_offset() <= end);
+            // The writer is further where a cut has failed.
+            let whole =
+                end == writer.end || from.peek().is_some_and(|next| next.base_offset() <= end);
             if whole {
                 segment.publish();
             } else {

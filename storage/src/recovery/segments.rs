@@ -86,7 +86,14 @@ impl Recovery<'_> {
             let next_base = behind.first().copied();
             // The end of the segment before is only known where it was looked at.
             let known_end = index > 0 && *base > trusted;
-            if known_end && *base != recovered.end {
+            // Compaction takes the last batches of a segment, too. Where a checkpoint has been written
+            // since, that was below it; what is missing above was lost.
+            let may_have_gaps = config.compact && self.recovery_point.is_none();
+            let follows = match may_have_gaps {
+                true => *base >= recovered.end,
+                false => *base == recovered.end,
+            };
+            if known_end && !follows {
                 let found = format!("segment {base} does not follow offset {}", recovered.end);
                 let following = bases.get(index..).unwrap_or_default();
                 self.put_aside(dir, following, config, &found)?;

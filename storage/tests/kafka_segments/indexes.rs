@@ -76,6 +76,10 @@ fn indexes_made_of_kafkas_segments_are_kafkas() {
                 equal += 1;
                 continue;
             }
+            if *base < partition.start {
+                // Of restarts below the log's start nothing is known any more.
+                continue;
+            }
             differing += 1;
             let next = kafkas
                 .values()

@@ -160,6 +160,32 @@ fn a_missing_segment_ends_the_log_before_it() {
 }
 
 #[test]
+fn a_compacted_log_that_comes_from_elsewhere_may_have_gaps() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let compacted = || LogConfig {
+        compact: true,
+        ..small_segments()
+    };
+    {
+        let dir = open_dir(folder.path());
+        let log = open_log(&dir, compacted());
+        for first in 0..60 {
+            log.append(&batch(first, 1)).expect("appends");
+        }
+    }
+    let gone = files(folder.path(), "log").remove(2);
+    for suffix in ["log", "index", "timeindex"] {
+        fs::remove_file(gone.with_extension(suffix)).expect("removes");
+    }
+    let dir = open_dir(folder.path());
+    let log = open_log(&dir, compacted());
+    assert_eq!(log.offsets().log_end_offset, 60);
+    let left = read_all(&log, 0, 300);
+    assert!(left.len() > 40 && left.len() < 60);
+    assert_eq!(left.last(), Some(&(59, 59)));
+}
+
+#[test]
 fn lost_and_damaged_indexes_are_rebuilt() {
     for clean in [true, false] {
         let folder = tempfile::tempdir().expect("a folder");
