@@ -97,6 +97,14 @@ impl Segment {
         let mut reader = BatchReader::heads(self);
         while start.position < self.size() {
             match reader.head(start.position)? {
+                // The checksum does not cover the offset, and a torn write may have lost that alone: the
+                // scan finds out what goes back.
+                Ok((head, _))
+                    if head.base_offset < start.next_offset && start.next_offset >= offset =>
+                {
+                    break;
+                }
+                Ok((head, _)) if head.base_offset < start.next_offset => return Ok(None),
                 Ok((head, _)) if head.last_offset < offset => {
                     let due = start.tail.note(
                         self.base_offset,

@@ -538,7 +538,8 @@ impl World {
     }
 
     fn commit(&mut self) -> Outcome {
-        if !self.readable {
+        // What could not be discarded is half gone, and nobody commits it.
+        if !self.readable || self.derived.read_only == Tri::Yes {
             return Ok(());
         }
         let Open { derived, .. } = self.open();
