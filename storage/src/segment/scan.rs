@@ -205,6 +205,13 @@ impl Segment {
                     break;
                 }
             };
+            // The checksum does not cover the epoch either; and epochs never go back, but where a power cut
+            // has brought something older back behind what is newer.
+            let newest = scanned.epochs.last().map_or(-1, |(epoch, _)| *epoch);
+            if scan.check_crc && (0..newest).contains(&head.leader_epoch) {
+                scanned.damage = Some(format!("leader epoch {} after {newest}", head.leader_epoch));
+                break;
+            }
             let entries =
                 scanned
                     .tail
