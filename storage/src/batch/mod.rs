@@ -5,7 +5,7 @@
 //! 1. a client sends it, and [`validate_client_batch`] reads it without copying or decompressing;
 //! 2. [`patch_header`] gives the header with the offset and the leader epoch of its append, which
 //!    the CRC does not cover; the log writes that header and the client's own bytes after it;
-//!    Where the topic asks for another codec, [`rewrite`] makes another batch of the same records first;
+//!    where the topic asks for another codec, `rewrite.rs` makes another batch of the same records first;
 //! 3. fetches return those bytes as they are, found with [`batches`];
 //! 4. who wants the records themselves calls [`decode`], or reads them one by one from an [`Opened`]
 //!    batch; who makes some uses a [`BatchBuilder`].
