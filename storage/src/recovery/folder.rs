@@ -56,7 +56,8 @@ impl Recovery<'_> {
 
     /// Removes segments behind the end of the log.
     pub(super) fn remove_from(&self, dir: &Path, bases: &[Offset], reason: &str) -> Result<()> {
-        self.remove_segments(dir, bases, |path| {
+        // The newest first, so that a crash leaves no gap.
+        self.remove_segments(dir, bases.iter().rev(), |path| {
             tracing::warn!(file = %path.display(), reason, "removed a file of no use to the log");
         })
     }
@@ -68,12 +69,17 @@ impl Recovery<'_> {
             let (dir, segments) = (dir.display(), bases.len());
             tracing::info!(%dir, segments, "removing segments below the log's start");
         }
-        self.remove_segments(dir, bases, |_| {})
+        // The oldest first: here it is so that a crash leaves none.
+        self.remove_segments(dir, bases.iter(), |_| {})
     }
 
-    fn remove_segments(&self, dir: &Path, bases: &[Offset], removed: impl Fn(&Path)) -> Result<()> {
-        // The newest first, so that a crash leaves no gap.
-        for base in bases.iter().rev() {
+    fn remove_segments<'a>(
+        &self,
+        dir: &Path,
+        bases: impl Iterator<Item = &'a Offset>,
+        removed: impl Fn(&Path),
+    ) -> Result<()> {
+        for base in bases {
             for suffix in [LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
                 let path = dir.join(file_name(*base, suffix));
                 match self.disk.remove_file(&path) {

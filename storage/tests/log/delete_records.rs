@@ -422,3 +422,32 @@ fn a_deleted_topic_takes_its_log_start_with_it() {
         0
     );
 }
+
+#[test]
+fn a_start_removes_what_was_deleted_from_the_oldest_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    {
+        // The process ends before the files' time has come.
+        let dir = open_dir(folder.path());
+        let config = storage::LogConfig {
+            file_delete_delay_ms: 60_000,
+            ..small_segments()
+        };
+        let log = open_log(&dir, config);
+        fill(&log, 40);
+        delete(&dir, &log, DeleteTo::Offset(60)).expect("deletes");
+    }
+    let disk = FaultyDisk::over(folder.path());
+    let dir = open_dir_on(Arc::new(disk.clone()), folder.path()).expect("opens");
+    let log = open_log(&dir, small_segments());
+    let removed = disk.calls(Call::RemoveFile).into_iter();
+    let removed: Vec<_> = removed
+        .filter(|path| path.extension().is_some_and(|suffix| suffix == "log"))
+        .collect();
+    assert!(removed.len() > 1, "{removed:?}");
+    assert!(
+        removed.is_sorted(),
+        "a crash would leave a gap: {removed:?}"
+    );
+    assert_begins_at(&log, 60);
+}
