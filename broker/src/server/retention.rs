@@ -54,7 +54,7 @@ fn report(retained: &Retained) {
         // It is being deleted, or everything is being closed.
         Err(storage::Error::Closed) => return,
         Err(error) => {
-            tracing::warn!(topic, partition, %error, "old segments are kept for now");
+            tracing::warn!(topic, partition, %error, "old segments are kept until the next check");
             return;
         }
     };
