@@ -30,7 +30,7 @@ pub enum CompressionType {
 }
 
 /// The configuration of one partition log. Times in milliseconds, sizes in bytes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
     /// `segment.bytes`: a segment rolls before it would grow beyond this size.
     pub segment_bytes: u64,
@@ -61,6 +61,15 @@ pub struct LogConfig {
     pub flush_ms: u64,
     /// `cleanup.policy` contains `compact`: every record must have a key.
     pub compact: bool,
+    /// `min.cleanable.dirty.ratio`: a log is compacted when this part of its bytes has not been yet.
+    pub min_cleanable_dirty_ratio: f64,
+    /// `min.compaction.lag.ms`: how long a record stays as it is at least.
+    pub min_compaction_lag_ms: u64,
+    /// `max.compaction.lag.ms`: how long a record stays as it is at most; [`NEVER`] is off.
+    pub max_compaction_lag_ms: u64,
+    /// `delete.retention.ms`: how long tombstones and transaction markers stay once the log is
+    /// compacted up to them.
+    pub delete_retention_ms: u64,
     /// `cleanup.policy` contains `delete`: what the two limits below are for.
     pub delete: bool,
     /// `retention.ms`: how old a segment's newest record may get; below 0: any age.
@@ -90,6 +99,10 @@ impl Default for LogConfig {
             flush_messages: NEVER,
             flush_ms: NEVER,
             compact: false,
+            min_cleanable_dirty_ratio: 0.5,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: NEVER,
+            delete_retention_ms: 24 * 60 * 60 * 1000,
             delete: true,
             retention_ms: 7 * 24 * 60 * 60 * 1000,
             retention_bytes: -1,

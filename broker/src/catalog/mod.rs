@@ -98,7 +98,7 @@ impl TopicKind {
 }
 
 /// A topic's configuration, typed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TopicConfig {
     /// What its logs obey.
     pub log: Arc<storage::LogConfig>,
