@@ -11,7 +11,7 @@
 //! | file | folder | content |
 //! |---|---|---|
 //! | `leader-epoch-checkpoint` | a partition's | `0`, count, then `epoch start_offset` |
-//! | `recovery-point-offset-checkpoint`, `log-start-offset-checkpoint`, `replication-offset-checkpoint` | the data folder | `0`, count, then `topic partition offset` |
+//! | `recovery-point-offset-checkpoint`, `log-start-offset-checkpoint`, `replication-offset-checkpoint`, `cleaner-offset-checkpoint` | the data folder | `0`, count, then `topic partition offset` |
 //! | `partition.metadata` | a partition's | `version: 0`, `topic_id: <22 characters>` |
 //! | `meta.properties` | the data folder | Java properties, version 1 |
 
@@ -54,6 +54,8 @@ pub enum OffsetCheckpoint {
     LogStartOffset,
     /// The high watermark: `replication-offset-checkpoint`.
     HighWatermark,
+    /// Compaction has come so far: `cleaner-offset-checkpoint`.
+    FirstDirtyOffset,
 }
 
 impl OffsetCheckpoint {
@@ -63,6 +65,7 @@ impl OffsetCheckpoint {
             Self::RecoveryPoint => "recovery-point-offset-checkpoint",
             Self::LogStartOffset => "log-start-offset-checkpoint",
             Self::HighWatermark => "replication-offset-checkpoint",
+            Self::FirstDirtyOffset => "cleaner-offset-checkpoint",
         }
     }
 }

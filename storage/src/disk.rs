@@ -16,7 +16,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Slices in one vectored call: far below any system's `IOV_MAX`.
 const MAX_SLICES: usize = 16;
@@ -42,6 +42,8 @@ pub trait File: Send + Sync + Debug {
     }
     /// When the content was last changed, milliseconds since the epoch.
     fn modified_ms(&self) -> io::Result<i64>;
+    /// Says when it was. The next change of the content says otherwise.
+    fn set_modified_ms(&self, modified_ms: i64) -> io::Result<()>;
     /// Maps `len` bytes from the start for reading. `len` may be beyond the end of the file; only
     /// bytes that were written may be touched.
     fn map(&self, len: usize) -> io::Result<memmap2::MmapRaw>;
@@ -265,6 +267,11 @@ impl File for RealFile {
         let modified = self.0.metadata()?.modified()?;
         let since_epoch = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    fn set_modified_ms(&self, modified_ms: i64) -> io::Result<()> {
+        let since_epoch = Duration::from_millis(u64::try_from(modified_ms).unwrap_or(0));
+        self.0.set_modified(UNIX_EPOCH + since_epoch)
     }
 
     fn map(&self, len: usize) -> io::Result<memmap2::MmapRaw> {

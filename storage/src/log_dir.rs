@@ -7,6 +7,7 @@
 //! recovery-point-offset-checkpoint     a start scans each log from here on, after an unclean stop
 //! log-start-offset-checkpoint          where it is not the first segment's
 //! replication-offset-checkpoint        high watermarks
+//! cleaner-offset-checkpoint            how far each log is compacted that ever was
 //! <topic>-<partition>/                 one partition
 //! <topic>-<partition>/.unrecovered     nobody has opened it since an unclean stop
 //! <topic>-<partition>.<id>-delete/     deleted; goes after file.delete.delay.ms, or at a start
@@ -220,24 +221,20 @@ impl LogDir {
             any_created.store(true, Ordering::Relaxed);
             self.forget(&key)?;
         }
-        let (recovery_point, log_start_offset, log_starts_lost) = {
-            let checkpoints = lock(&self.checkpoints);
-            (
-                checkpoints.recovery_points.get(&key).copied(),
-                checkpoints.log_start_offsets.get(&key).copied(),
-                checkpoints.log_starts_lost,
-            )
-        };
         let unrecovered = folders::is_unrecovered(disk, &dir)?;
-        let recovery = Recovery {
-            disk: &self.disk,
-            clock: &self.clock,
-            queue: &self.queue,
-            progress,
-            clean: self.was_clean && !unrecovered,
-            recovery_point,
-            log_start_offset,
-            log_starts_lost,
+        let recovery = {
+            let checkpoints = lock(&self.checkpoints);
+            Recovery {
+                disk: &self.disk,
+                clock: &self.clock,
+                queue: &self.queue,
+                progress,
+                clean: self.was_clean && !unrecovered,
+                recovery_point: checkpoints.recovery_points.get(&key).copied(),
+                log_start_offset: checkpoints.log_start_offsets.get(&key).copied(),
+                log_starts_lost: checkpoints.log_starts_lost,
+                was_compacted: checkpoints.first_dirty_offsets.contains_key(&key),
+            }
         };
         let opened = recovery.open(dir.clone(), log.clone(), created)?;
         if unrecovered {

@@ -6,6 +6,7 @@
 //! - The reserve is the file `.reserve` of the data folder, [`RESERVE_BYTES`] long on the disk. A call
 //!   that finds no room and is not for records removes it and tries once more. So on a full disk
 //!   records and topics can still be deleted, checkpoints written, and a start repairs what it has to.
+//!   What compaction writes gets nothing of the reserve, and does not close the disk either.
 //! - [`ReservedDisk::look_for_room`], called now and then, opens the disk for records again once there
 //!   is room for the reserve and for [`PROBE_BYTES`] beside it.
 //!
@@ -155,6 +156,7 @@ impl Room {
         call: impl Fn() -> io::Result<T>,
     ) -> io::Result<T> {
         match call() {
+            Err(error) if is_full(&error) && is_cleaned(path) => Err(error),
             Err(error) if is_full(&error) => {
                 self.found_full(name, path, &error);
                 if !entitled {
@@ -210,6 +212,11 @@ fn fill(file: &dyn File, bytes: u64) -> io::Result<()> {
 
 fn no_room() -> io::Error {
     io::Error::new(io::ErrorKind::StorageFull, "the disk is full")
+}
+
+/// Compaction writes it: where there is no room for that, there may still be some for records.
+fn is_cleaned(path: &Path) -> bool {
+    path.extension().is_some_and(|suffix| suffix == "cleaned")
 }
 
 /// The disk has no room, or the quota is used up.
@@ -338,6 +345,10 @@ impl File for ReservedFile {
 
     fn modified_ms(&self) -> io::Result<i64> {
         self.file.modified_ms()
+    }
+
+    fn set_modified_ms(&self, modified_ms: i64) -> io::Result<()> {
+        self.file.set_modified_ms(modified_ms)
     }
 
     fn map(&self, len: usize) -> io::Result<memmap2::MmapRaw> {

@@ -96,6 +96,9 @@ impl File for MemoryFile {
     fn modified_ms(&self) -> io::Result<i64> {
         Ok(0)
     }
+    fn set_modified_ms(&self, _: i64) -> io::Result<()> {
+        Ok(())
+    }
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.0.lock().unwrap().files[&self.1].len() as u64)
     }

@@ -1,4 +1,4 @@
-//! The three checkpoints of a data folder, in memory and on disk.
+//! The four checkpoints of a data folder, in memory and on disk.
 
 use std::path::Path;
 
@@ -14,6 +14,8 @@ pub(super) struct Checkpoints {
     pub recovery_points: PartitionOffsets,
     pub log_start_offsets: PartitionOffsets,
     pub high_watermarks: PartitionOffsets,
+    /// Of logs that were compacted once; so their offsets have gaps.
+    pub first_dirty_offsets: PartitionOffsets,
     /// The file of first offsets was missing or damaged.
     pub log_starts_lost: bool,
     /// The files do not say so yet.
@@ -39,6 +41,7 @@ impl Checkpoints {
             log_starts_lost: log_start_offsets.is_empty() && !log_starts.is_some_and(is_whole),
             log_start_offsets,
             high_watermarks: read(OffsetCheckpoint::HighWatermark)?,
+            first_dirty_offsets: read(OffsetCheckpoint::FirstDirtyOffset)?,
             changed: false,
         })
     }
@@ -49,6 +52,7 @@ impl Checkpoints {
             OffsetCheckpoint::RecoveryPoint => &mut self.recovery_points,
             OffsetCheckpoint::LogStartOffset => &mut self.log_start_offsets,
             OffsetCheckpoint::HighWatermark => &mut self.high_watermarks,
+            OffsetCheckpoint::FirstDirtyOffset => &mut self.first_dirty_offsets,
         };
         let before = match offset {
             Some(offset) => offsets.insert(key.clone(), offset),
@@ -78,12 +82,34 @@ impl Checkpoints {
         written
     }
 
+    /// Says how far compaction has come, on the device when this returns.
+    pub fn set_first_dirty(
+        &mut self,
+        disk: &dyn Disk,
+        path: &Path,
+        key: &Key,
+        offset: Offset,
+    ) -> Result<()> {
+        let checkpoint = OffsetCheckpoint::FirstDirtyOffset;
+        let before = self.first_dirty_offsets.insert(key.clone(), offset);
+        if before == Some(offset) {
+            return Ok(());
+        }
+        let written = checkpoint::write_offsets(disk, path, checkpoint, &self.first_dirty_offsets);
+        if written.is_err() {
+            self.set(checkpoint, key, before);
+            self.changed = true;
+        }
+        written
+    }
+
     /// Forgets a partition.
     pub fn remove(&mut self, key: &Key) {
         for checkpoint in [
             OffsetCheckpoint::RecoveryPoint,
             OffsetCheckpoint::LogStartOffset,
             OffsetCheckpoint::HighWatermark,
+            OffsetCheckpoint::FirstDirtyOffset,
         ] {
             self.set(checkpoint, key, None);
         }
@@ -98,6 +124,10 @@ impl Checkpoints {
             (OffsetCheckpoint::RecoveryPoint, &self.recovery_points),
             (OffsetCheckpoint::LogStartOffset, &self.log_start_offsets),
             (OffsetCheckpoint::HighWatermark, &self.high_watermarks),
+            (
+                OffsetCheckpoint::FirstDirtyOffset,
+                &self.first_dirty_offsets,
+            ),
         ] {
             checkpoint::write_offsets(disk, path, checkpoint, offsets)?;
         }

@@ -24,6 +24,7 @@ mod epochs;
 mod flush;
 mod log_start;
 mod read;
+mod replace;
 mod snapshots;
 mod stop;
 mod sync;

@@ -38,7 +38,6 @@ impl Recovery<'_> {
         dir: &Path,
         segments: &[Arc<Segment>],
         end: Offset,
-        is_compacted: bool,
     ) -> Result<Option<Vec<EpochEntry>>> {
         let is_empty = segments.iter().all(|segment| segment.size() == 0);
         let entries = match checkpoint::read_leader_epochs(self.disk.as_ref(), dir) {
@@ -52,7 +51,7 @@ impl Recovery<'_> {
         let wrong = match (entries.is_empty(), is_empty) {
             (true, true) => return Ok(Some(entries)),
             (true, false) => Some("there are none".to_owned()),
-            (false, _) if is_compacted => None,
+            (false, _) if self.was_compacted => None,
             (false, _) => wrong(&entries, segments, self.log_start_offset.unwrap_or(0), end)?,
         };
         let Some(reason) = wrong else {

@@ -32,23 +32,30 @@ impl Recovery<'_> {
             .map(|(base, _)| base)
             .collect();
         bases.sort_unstable();
+        self.finish_swaps(dir, &paths, &mut bases)?;
         for path in &paths {
             let name = path
                 .file_name()
                 .and_then(|name| name.to_str())
                 .unwrap_or_default();
-            let temporary = [".tmp", ".deleted", ".cleaned", ".swap"]
+            // Their time had not come when the last stop did.
+            let deleted = name.ends_with(".deleted");
+            let temporary = [".tmp", ".cleaned", ".swap"]
                 .iter()
                 .any(|suffix| name.ends_with(suffix));
             let orphan = parse_file_name(path).is_some_and(|(base, suffix)| {
                 [INDEX_SUFFIX, TIME_INDEX_SUFFIX].contains(&suffix)
                     && bases.binary_search(&base).is_err()
             });
-            if temporary || orphan {
-                tracing::warn!(file = %path.display(), "removed a leftover file");
-                self.disk
-                    .remove_file(path)
-                    .map_err(|error| Error::io("remove", path, &error))?;
+            if !(deleted || temporary || orphan) {
+                continue;
+            }
+            match self.disk.remove_file(path) {
+                Ok(()) if deleted => {}
+                Ok(()) => tracing::warn!(file = %path.display(), "removed a leftover file"),
+                // A swap has been finished.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(Error::io("remove", path, &error)),
             }
         }
         Ok(bases)
@@ -185,7 +192,7 @@ impl Recovery<'_> {
             .map_err(|error| Error::io("open", path, &error))
     }
 
-    fn sync(&self, dir: &Path) -> Result<()> {
+    pub(super) fn sync(&self, dir: &Path) -> Result<()> {
         self.disk
             .sync_dir(dir)
             .map_err(|error| Error::io("sync", dir, &error))

@@ -19,12 +19,16 @@
 //! follows it the log ends there: what is cut off is kept, and a new leader epoch begins, because
 //! the offsets behind have been given out.
 //!
+//! A segment that compaction was about to put in the place of others (`.log.swap`) gets there at any
+//! start (see `partition_log/replace.rs`). Offsets may be missing in a log that is compacted, or was once.
+//!
 //! An index that is missing, or whose size or last entry is impossible, is rebuilt from its segment
 //! at any start.
 
 mod epochs;
 mod folder;
 mod segments;
+mod swaps;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -65,6 +69,8 @@ pub(crate) struct Recovery<'a> {
     pub log_start_offset: Option<Offset>,
     /// That checkpoint was lost, and says nothing of anybody.
     pub log_starts_lost: bool,
+    /// Compaction has been at the log.
+    pub was_compacted: bool,
 }
 
 impl Recovery<'_> {
@@ -78,6 +84,7 @@ impl Recovery<'_> {
         let mut dir_dirty = created || !self.clean;
         let unclean = !self.clean && !created && !bases.is_empty();
 
+        self.was_compacted |= log.config.compact;
         let (writer, segments, seen, lost) = match self.recovered(&dir, &bases, &log.config)? {
             None => {
                 dir_dirty = true;
@@ -115,7 +122,7 @@ impl Recovery<'_> {
         };
 
         let first = segments.first().map_or(0, |segment| segment.base_offset());
-        let known = self.known_epochs(&dir, &segments, writer.end, log.config.compact)?;
+        let known = self.known_epochs(&dir, &segments, writer.end)?;
         let log_start_offset = self
             .log_start_offset
             .unwrap_or(first)

@@ -88,7 +88,7 @@ impl Recovery<'_> {
             let known_end = index > 0 && *base > trusted;
             // Compaction takes the last batches of a segment, too. Where a checkpoint has been written
             // since, that was below it; what is missing above was lost.
-            let may_have_gaps = config.compact && self.recovery_point.is_none();
+            let may_have_gaps = self.was_compacted && self.recovery_point.is_none();
             let follows = match may_have_gaps {
                 true => *base >= recovered.end,
                 false => *base == recovered.end,
@@ -100,8 +100,9 @@ impl Recovery<'_> {
                 recovered.removed = true;
                 break;
             }
-            let (segment, sound) =
-                Segment::open(self.disk, dir, *base, next_base.is_none(), config)?;
+            let newest = next_base.is_none();
+            let (mut segment, sound) = Segment::open(self.disk, dir, *base, newest, config)?;
+            segment.set_has_gaps(self.was_compacted);
             let segment = Arc::new(segment);
             segment.set_next_base(next_base.filter(|next| *next <= trusted));
             let look = Look {
@@ -151,7 +152,7 @@ impl Recovery<'_> {
         // The segments behind are sound as far as anybody knows.
         let goes_on = match look.behind.first() {
             Some(next) if scanned.next_offset < look.trusted => {
-                let reaches = !look.config.compact || scanned.damage.is_some();
+                let reaches = !self.was_compacted || scanned.damage.is_some();
                 scanned.close_ranges(segment.size(), Some(*next).filter(|_| reaches));
                 scanned.next_offset = *next;
                 true

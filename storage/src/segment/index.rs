@@ -92,31 +92,29 @@ pub(crate) struct Index<E> {
 }
 
 impl<E: Entry> Index<E> {
-    /// A new, empty index.
-    pub fn create(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self> {
-        Ok(Self::over(MappedFile::create(disk, path)?, 0))
+    /// A new, empty index, as [`MappedFile::create`].
+    pub fn create(disk: Arc<dyn Disk>, path: PathBuf, suffix: &str) -> Result<Self> {
+        Ok(Self::over(MappedFile::create(disk, path, suffix)?, 0))
     }
 
     /// An index that exists. `Err` with `NotFound` where it does not, `CorruptFile` where its size
     /// is no multiple of an entry's.
-    pub fn open(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self> {
+    pub fn open(disk: Arc<dyn Disk>, path: PathBuf, suffix: &str) -> Result<Self> {
+        let file = MappedFile::new(Arc::clone(&disk), path.clone(), suffix);
         let bytes = disk
-            .open(&path, false)
+            .open(&file.location(), false)
             .and_then(|file| file.len())
-            .map_err(|error| Error::io("open", &path, &error))?;
+            .map_err(|error| Error::io("open", file.location(), &error))?;
         if bytes % E::SIZE as u64 != 0 {
             let reason = format!("{bytes} bytes are no multiple of {}", E::SIZE);
             return Err(Error::CorruptFile { path, reason });
         }
-        Ok(Self::over(
-            MappedFile::new(disk, path),
-            bytes / E::SIZE as u64,
-        ))
+        Ok(Self::over(file, bytes / E::SIZE as u64))
     }
 
     /// An index whose file is missing or of no use, until [`Index::replace`].
     pub fn lost(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
-        Self::over(MappedFile::new(disk, path), 0)
+        Self::over(MappedFile::new(disk, path, ""), 0)
     }
 
     fn over(file: MappedFile, entries: u64) -> Self {

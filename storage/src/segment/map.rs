@@ -54,8 +54,17 @@ impl From<Error> for Miss {
 pub(crate) struct MappedFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
-    handle: Mutex<Handle>,
+    opened: Mutex<Opened>,
     map: Mutex<Option<Arc<MmapRaw>>>,
+}
+
+/// A file's handle, and where it is opened by name.
+#[derive(Debug)]
+struct Opened {
+    handle: Handle,
+    /// In the place of `path`: a segment's files have other names before they are part of the log, and
+    /// when they no longer are.
+    moved_to: Option<PathBuf>,
 }
 
 /// What is open of a file. There may be many files that are only read now and then, and systems
@@ -70,38 +79,65 @@ enum Handle {
 }
 
 impl MappedFile {
-    /// Nothing is opened yet; the file has to exist when it is needed.
-    pub fn new(disk: Arc<dyn Disk>, path: PathBuf) -> Self {
+    /// Nothing is opened yet; the file has to exist when it is needed. It is called `path` with
+    /// `suffix` behind, until it is renamed.
+    pub fn new(disk: Arc<dyn Disk>, path: PathBuf, suffix: &str) -> Self {
         Self {
             disk,
+            opened: Mutex::new(Opened {
+                handle: Handle::Unopened,
+                moved_to: (!suffix.is_empty()).then(|| with_suffix(&path, suffix)),
+            }),
             path,
-            handle: Mutex::new(Handle::Unopened),
             map: Mutex::new(None),
         }
     }
 
-    /// Creates the file, emptied where one was left behind, and keeps it open.
-    pub fn create(disk: Arc<dyn Disk>, path: PathBuf) -> Result<Self> {
+    /// Creates the file, emptied where one was left behind, and keeps it open; called as in
+    /// [`MappedFile::new`].
+    pub fn create(disk: Arc<dyn Disk>, path: PathBuf, suffix: &str) -> Result<Self> {
+        let located = with_suffix(&path, suffix);
         let file = disk
-            .open(&path, true)
-            .map_err(|error| Error::io("open", &path, &error))?;
+            .open(&located, true)
+            .map_err(|error| Error::io("open", &located, &error))?;
         let len = file
             .len()
-            .map_err(|error| Error::io("stat", &path, &error))?;
+            .map_err(|error| Error::io("stat", &located, &error))?;
         if len > 0 {
             file.set_len(0)
-                .map_err(|error| Error::io("truncate", &path, &error))?;
+                .map_err(|error| Error::io("truncate", &located, &error))?;
         }
-        Ok(Self {
-            disk,
-            path,
-            handle: Mutex::new(Handle::Open(file)),
-            map: Mutex::new(None),
-        })
+        let created = Self::new(disk, path, suffix);
+        created.opened().handle = Handle::Open(file);
+        Ok(created)
     }
 
+    /// What the file is called as a part of the log.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the file is called now.
+    pub fn location(&self) -> PathBuf {
+        self.located(&self.opened())
+    }
+
+    /// Calls the file otherwise: its own name with `suffix` behind. Whoever opens it from now on finds
+    /// it there. Nothing is synced.
+    pub fn rename(&self, suffix: &str) -> Result<()> {
+        let mut opened = self.opened();
+        let from = self.located(&opened);
+        let to = with_suffix(&self.path, suffix);
+        self.disk
+            .rename(&from, &to)
+            .map_err(|error| Error::io("rename", &from, &error))?;
+        opened.moved_to = (!suffix.is_empty()).then_some(to);
+        Ok(())
+    }
+
+    fn located(&self, opened: &Opened) -> PathBuf {
+        let moved_to = opened.moved_to.as_ref();
+        moved_to.unwrap_or(&self.path).clone()
     }
 
     /// The open file.
@@ -111,13 +147,13 @@ impl MappedFile {
 
     /// The same, with the system's own error.
     pub fn open_file(&self) -> std::io::Result<Arc<dyn File>> {
-        let mut handle = self.handle();
-        match &*handle {
+        let mut opened = self.opened();
+        match &opened.handle {
             Handle::Open(file) => Ok(Arc::clone(file)),
-            Handle::Closed => self.open(),
+            Handle::Closed => self.open(&opened),
             Handle::Unopened => {
-                let file = self.open()?;
-                *handle = Handle::Open(Arc::clone(&file));
+                let file = self.open(&opened)?;
+                opened.handle = Handle::Open(Arc::clone(&file));
                 Ok(file)
             }
         }
@@ -126,54 +162,54 @@ impl MappedFile {
     /// Keeps no handle from now on. Only after a sync: a device that can't keep what was written
     /// says so to those who had the file open.
     pub fn close(&self) {
-        *self.handle() = Handle::Closed;
+        self.opened().handle = Handle::Closed;
     }
 
     /// Puts a file with `bytes` in the place of this one, durably and as a whole.
     pub fn replace(&self, bytes: &[u8]) -> Result<()> {
         checkpoint::write_file(self.disk.as_ref(), &self.path, bytes)?;
-        *self.handle() = Handle::Unopened;
+        self.opened().handle = Handle::Unopened;
         *self.map.lock().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(())
     }
 
     /// Keeps the handle that is opened next.
     pub fn reopen(&self) {
-        let mut handle = self.handle();
-        if matches!(*handle, Handle::Closed) {
-            *handle = Handle::Unopened;
+        let mut opened = self.opened();
+        if matches!(opened.handle, Handle::Closed) {
+            opened.handle = Handle::Unopened;
         }
     }
 
     /// The file where it is open, or one that is open for as long as the caller keeps it: there may
     /// be many closed segments, and most are never looked at again.
     pub fn transient(&self) -> Result<Arc<dyn File>> {
-        let open = match &*self.handle() {
-            Handle::Open(file) => Some(Arc::clone(file)),
-            Handle::Unopened | Handle::Closed => None,
-        };
-        match open {
-            Some(file) => Ok(file),
-            None => self.open().map_err(|error| self.io("open", &error)),
+        let opened = self.opened();
+        match &opened.handle {
+            Handle::Open(file) => Ok(Arc::clone(file)),
+            Handle::Unopened | Handle::Closed => {
+                self.open(&opened).map_err(|error| self.io("open", &error))
+            }
         }
     }
 
     /// Nobody has needed the file yet.
     pub fn is_unopened(&self) -> bool {
-        matches!(*self.handle(), Handle::Unopened)
+        matches!(self.opened().handle, Handle::Unopened)
     }
 
     /// Does as if nobody had.
     pub fn forget_handle(&self) {
-        *self.handle() = Handle::Unopened;
+        self.opened().handle = Handle::Unopened;
     }
 
-    fn handle(&self) -> MutexGuard<'_, Handle> {
-        self.handle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn opened(&self) -> MutexGuard<'_, Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(&self) -> std::io::Result<Arc<dyn File>> {
-        self.disk.open(&self.path, false)
+    fn open(&self, opened: &Opened) -> std::io::Result<Arc<dyn File>> {
+        self.disk
+            .open(opened.moved_to.as_ref().unwrap_or(&self.path), false)
     }
 
     /// An error of a call on this file.
@@ -242,6 +278,12 @@ impl MappedFile {
         *slot = Some(Arc::clone(&map));
         Ok(View { map, len })
     }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// The sealed bytes of a file.

@@ -10,6 +10,7 @@
 //! offsets by which readers find them; so a reader that takes the entries first and then `readable`
 //! never sees an entry that points beyond. Of the two indexes the time index comes first.
 
+mod cleaned;
 mod damage;
 mod head;
 mod index;
@@ -25,6 +26,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
+pub(crate) use cleaned::{
+    CleanedSegment, DELETED_SUFFIX, SWAP_SUFFIX, end_of_swap, remove as remove_segment,
+};
 pub(crate) use damage::{Damage, DamagedRange};
 pub(crate) use head::BatchHead;
 pub(crate) use index::{Entries, Index, OffsetEntry, TimeEntry};
@@ -124,7 +128,7 @@ impl Segment {
         base_offset: Offset,
         config: &LogConfig,
     ) -> Result<Self> {
-        let error = match Self::create_files(disk, dir, base_offset, config) {
+        let error = match Self::create_files(disk, dir, base_offset, config, "") {
             Ok(segment) => return Ok(segment),
             Err(error) => error,
         };
@@ -146,16 +150,18 @@ impl Segment {
         dir: &Path,
         base_offset: Offset,
         config: &LogConfig,
+        suffix: &str,
     ) -> Result<Self> {
-        let path = |suffix| dir.join(file_name(base_offset, suffix));
+        let path = |kind| dir.join(file_name(base_offset, kind));
         let expected = Expected::of(config);
-        let log = MappedFile::create(Arc::clone(disk), path(LOG_SUFFIX))?;
-        let has_room = config.preallocate && reserve(&log, expected.log_bytes)?;
+        let log = MappedFile::create(Arc::clone(disk), path(LOG_SUFFIX), suffix)?;
+        let has_room =
+            config.preallocate && suffix.is_empty() && reserve(&log, expected.log_bytes)?;
         Ok(Self {
             base_offset,
             log,
-            offset_index: Index::create(Arc::clone(disk), path(INDEX_SUFFIX))?,
-            time_index: Index::create(Arc::clone(disk), path(TIME_INDEX_SUFFIX))?,
+            offset_index: Index::create(Arc::clone(disk), path(INDEX_SUFFIX), suffix)?,
+            time_index: Index::create(Arc::clone(disk), path(TIME_INDEX_SUFFIX), suffix)?,
             size: AtomicU64::new(0),
             readable: AtomicU64::new(0),
             largest_timestamp: AtomicI64::new(NOT_LOOKED_UP),
@@ -179,17 +185,29 @@ impl Segment {
         newest: bool,
         config: &LogConfig,
     ) -> Result<(Self, bool)> {
-        let path = |suffix| dir.join(file_name(base_offset, suffix));
-        let log_path = path(LOG_SUFFIX);
+        Self::open_files(disk, dir, base_offset, newest, config, "")
+    }
+
+    /// As [`Segment::open`], of files that have `suffix` behind their names.
+    fn open_files(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        base_offset: Offset,
+        newest: bool,
+        config: &LogConfig,
+        suffix: &str,
+    ) -> Result<(Self, bool)> {
+        let path = |kind| dir.join(file_name(base_offset, kind));
+        let log = MappedFile::new(Arc::clone(disk), path(LOG_SUFFIX), suffix);
         let size = disk
-            .open(&log_path, false)
+            .open(&log.location(), false)
             .and_then(|file| file.len())
-            .map_err(|error| Error::io("open", &log_path, &error))?;
-        let (offset_index, offsets_sound) = open_index(disk, path(INDEX_SUFFIX))?;
-        let (time_index, times_sound) = open_index(disk, path(TIME_INDEX_SUFFIX))?;
+            .map_err(|error| Error::io("open", log.location(), &error))?;
+        let (offset_index, offsets_sound) = open_index(disk, path(INDEX_SUFFIX), suffix)?;
+        let (time_index, times_sound) = open_index(disk, path(TIME_INDEX_SUFFIX), suffix)?;
         let segment = Self {
             base_offset,
-            log: MappedFile::new(Arc::clone(disk), log_path),
+            log,
             offset_index,
             time_index,
             size: AtomicU64::new(size),
@@ -233,6 +251,11 @@ impl Segment {
         self.next_base().filter(|_| !self.has_gaps)
     }
 
+    /// Says whether offsets may be missing.
+    pub fn set_has_gaps(&mut self, has_gaps: bool) {
+        self.has_gaps = has_gaps;
+    }
+
     /// What is known to be damaged.
     pub fn damage(&self) -> &Damage {
         &self.damage
@@ -270,8 +293,19 @@ impl Segment {
 
     /// The files, for removing them.
     pub fn paths(&self) -> [PathBuf; 3] {
-        [LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX]
-            .map(|suffix| self.path().with_extension(suffix))
+        self.files().map(MappedFile::location)
+    }
+
+    /// Calls the files otherwise, the `.log` last: as [`MappedFile::rename`].
+    pub fn rename(&self, suffix: &str) -> Result<()> {
+        let [log, offset_index, time_index] = self.files();
+        [offset_index, time_index, log]
+            .into_iter()
+            .try_for_each(|file| file.rename(suffix))
+    }
+
+    fn files(&self) -> [&MappedFile; 3] {
+        [&self.log, self.offset_index.file(), self.time_index.file()]
     }
 
     /// The open file of batches, to put them on the device.
@@ -300,7 +334,7 @@ impl Segment {
     /// Does something with files that nobody has opened yet, and keeps none of them open for it:
     /// there may be very many segments.
     pub fn without_handles<T>(&self, look: impl FnOnce() -> T) -> T {
-        let files = [&self.log, self.offset_index.file(), self.time_index.file()];
+        let files = self.files();
         let unopened = files.map(|file| file.is_unopened());
         let found = look();
         for (file, unopened) in files.into_iter().zip(unopened) {
@@ -435,8 +469,12 @@ fn reserve(log: &MappedFile, bytes: u64) -> Result<bool> {
     Ok(reserved)
 }
 
-fn open_index<E: index::Entry>(disk: &Arc<dyn Disk>, path: PathBuf) -> Result<(Index<E>, bool)> {
-    match Index::open(Arc::clone(disk), path.clone()) {
+fn open_index<E: index::Entry>(
+    disk: &Arc<dyn Disk>,
+    path: PathBuf,
+    suffix: &str,
+) -> Result<(Index<E>, bool)> {
+    match Index::open(Arc::clone(disk), path.clone(), suffix) {
         Ok(index) => Ok((index, true)),
         Err(
             Error::CorruptFile { .. }

@@ -159,6 +159,10 @@ impl File for FaultyFile {
         self.real.modified_ms()
     }
 
+    fn set_modified_ms(&self, modified_ms: i64) -> io::Result<()> {
+        self.real.set_modified_ms(modified_ms)
+    }
+
     fn map(&self, len: usize) -> io::Result<memmap2::MmapRaw> {
         self.real.map(len)
     }
