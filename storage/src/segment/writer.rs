@@ -89,11 +89,16 @@ impl SegmentWriter {
             || self.age_ms(head.max_timestamp, now_ms)? > self.max_age_ms(config))
     }
 
-    /// `segment.ms` less this segment's part of `segment.jitter.ms`.
+    /// `segment.ms`, or `max.compaction.lag.ms` where that is less and the log is compacted (the
+    /// newest segment never is), less this segment's part of `segment.jitter.ms`.
     fn max_age_ms(&self, config: &LogConfig) -> u64 {
-        let range = config.segment_jitter_ms.min(config.segment_ms);
+        let max_ms = match config.compact {
+            true => config.segment_ms.min(config.max_compaction_lag_ms),
+            false => config.segment_ms,
+        };
+        let range = config.segment_jitter_ms.min(max_ms);
         let jitter = self.jitter.checked_rem(range).unwrap_or(0);
-        config.segment_ms - jitter
+        max_ms - jitter
     }
 
     /// How old the segment is: by timestamps where the first batch has one, or by the clock.

@@ -71,6 +71,29 @@ fn a_segment_rolls_by_age_with_the_append_after_it() {
     assert_eq!(files(folder.path(), "log").len(), 3);
 }
 
+#[test]
+fn a_compacted_log_rolls_by_the_longest_lag_of_compaction_too() {
+    for (compact, segment_ms, lag_ms, rolls_after_ms) in [
+        (true, 1_000, 300, 300),
+        (true, 300, 1_000, 300),
+        (false, 1_000, 300, 1_000),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (dir, now) = open_with_clock(folder.path());
+        let config = LogConfig {
+            compact,
+            max_compaction_lag_ms: lag_ms,
+            ..aged(segment_ms, 0)
+        };
+        let log = open_log(&dir, config);
+        append_at(&log, &now, 0);
+        append_at(&log, &now, rolls_after_ms);
+        assert_eq!(files(folder.path(), "log").len(), 1, "{compact} {lag_ms}");
+        append_at(&log, &now, rolls_after_ms + 1);
+        assert_eq!(files(folder.path(), "log").len(), 2, "{compact} {lag_ms}");
+    }
+}
+
 /// At which age the first segments of many partitions roll.
 fn ages(dir: &LogDir, now: &AtomicI64, config: LogConfig, from: i32) -> Vec<i64> {
     let config = Arc::new(config);
