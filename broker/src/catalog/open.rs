@@ -92,10 +92,8 @@ fn tidy_folders(log_dir: &LogDir, replayed: &Replayed) -> Result<(), CatalogErro
         });
     }
     for (topic, partition, id) in folders {
-        let is_dead = match id {
-            Some(id) => replayed.dead_ids.contains(&id),
-            None => replayed.dead_names.contains(&topic),
-        };
+        let is_dead = replayed.dead_names.contains(&topic)
+            || id.is_some_and(|id| replayed.dead_ids.contains(&id));
         if is_dead {
             tracing::warn!(topic, partition, "removing the folder of a deleted topic");
             log_dir.delete_log(&topic, partition)?;

@@ -8,7 +8,12 @@
 //! | `{"type":"broker_configs","scope":"node"}` or `"cluster"` | `{"configs":{…}}`: what is set on the running broker |
 //! | `{"type":"producer_ids"}` | `{"next":…}`: the first producer id that is not handed out yet |
 //!
-//! A replay also learns which topic ids are dead: only the folders of those may be removed.
+//! Each record says all there is to say of its key, and none depends on another key's: so the newest
+//! of each, which is what compaction leaves, come to the same as all of them.
+//!
+//! A replay also learns which topics are dead: only the folders of those may be removed. Of a topic that
+//! was deleted its tombstone says so by name for `delete.retention.ms`; its id is known only as long as
+//! compaction has left an earlier record.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -97,7 +102,7 @@ pub(super) struct Replayed {
     pub topics: BTreeMap<String, TopicRecord>,
     /// Ids that topics had before they were deleted.
     pub dead_ids: HashSet<Uuid>,
-    /// Names that were deleted and not created again.
+    /// Names that were deleted and not created again: whatever was under them is dead.
     pub dead_names: HashSet<String>,
     /// What is set on the running broker.
     pub broker_configs: BrokerConfigs,
@@ -198,6 +203,11 @@ pub(super) fn replay(log: &PartitionLog) -> Result<Replayed, CatalogError> {
             Read::Warm(fetched) => fetched,
             Read::Cold(cold) => cold.load()?,
         };
+        if fetched.records.is_empty() {
+            // What stood between here and the end was compacted away. What is lost to damage is an
+            // error of the read.
+            break;
+        }
         let next = apply_batches(&mut replayed, offset, &fetched.records)?;
         if next <= offset {
             return Err(CatalogError::Corrupt {

@@ -7,7 +7,13 @@ use inference::spec::ModelTopicSpec;
 
 use super::StartError;
 use super::embedded::Topics;
-use crate::catalog::{Catalog, Growth, NewTopic, Topic, TopicKind};
+use crate::catalog::{
+    Catalog, CatalogError, ConfigChange, ConfigOperation, ConfigTarget, Growth, NewTopic, Topic,
+    TopicKind,
+};
+
+/// Small, so that compaction reaches most of a changelog and a start has little to replay.
+const CHANGELOG_SEGMENT_BYTES: (&str, &str) = ("segment.bytes", "16777216");
 
 /// In an order in which every input comes before what is derived from it. The config's check has
 /// refused cycles.
@@ -166,8 +172,20 @@ async fn changelog(
                 ),
             ));
         }
-        None => create(catalog, &name, 1, kind, &[("cleanup.policy", "compact")]).await?,
+        None => {
+            let configs = [("cleanup.policy", "compact"), CHANGELOG_SEGMENT_BYTES];
+            create(catalog, &name, 1, kind, &configs).await?
+        }
     };
+    let (key, segment_bytes) = CHANGELOG_SEGMENT_BYTES;
+    if !topic.configs.contains_key(key) {
+        // It is from before changelogs were compacted.
+        let set = ConfigOperation::Set(segment_bytes.to_owned());
+        let change = ConfigChange::Each(BTreeMap::from([(key.to_owned(), set)]));
+        let altered = catalog.alter_configs(ConfigTarget::Topic(name.clone()), change, false);
+        let failed = |error: CatalogError| StartError::new(spec.name(), error.to_string());
+        altered.await.map_err(failed)?;
+    }
     topic
         .partitions
         .first()

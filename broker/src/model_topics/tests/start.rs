@@ -1,8 +1,11 @@
 //! Where a model topic begins that has never committed.
 
+use std::collections::BTreeMap;
+
 use inference::stream_log::{Error, StreamLog, Task};
 
 use super::world::{CRASHES, Crash, NoState, Runner, SCORED, World, failing, scored, value};
+use crate::catalog::{ConfigChange, ConfigOperation, ConfigTarget};
 use faulty_disk::Call;
 
 const LATEST: &str = "
@@ -111,4 +114,26 @@ async fn latest_waits_for_an_input_that_is_not_readable() {
     world.crash(Crash::Kill).await;
     let positions = Runner::start(world.log("late")).await.positions;
     assert_eq!(positions[&0], 3);
+}
+
+/// Changelogs that were created before there was compaction have the segments of any topic.
+#[tokio::test]
+async fn a_changelog_gets_small_segments() {
+    let mut world = World::new(SCORED).await;
+    let own = |world: &World| {
+        let changelog = world.topic("scored.changelog");
+        let bytes = changelog.configs.get("segment.bytes").cloned();
+        (bytes, changelog.config.log.segment_bytes)
+    };
+    let small = (Some("16777216".to_owned()), 16 << 20);
+    assert_eq!(own(&world), small);
+    let plain = BTreeMap::from([("segment.bytes".to_owned(), ConfigOperation::Delete)]);
+    let changelog = ConfigTarget::Topic("scored.changelog".to_owned());
+    let altered = world
+        .catalog()
+        .alter_configs(changelog, ConfigChange::Each(plain), false);
+    altered.await.unwrap();
+    assert_eq!(own(&world), (None, 1 << 30));
+    world.crash(Crash::Kill).await;
+    assert_eq!(own(&world), small);
 }
