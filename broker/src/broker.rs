@@ -6,6 +6,7 @@ use storage::reserved_disk::ReservedDisk;
 use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
+use crate::cleaner_config::CleanerConfig;
 use crate::clock::Clock;
 use crate::fetch_session::FetchSessions;
 use crate::group::GroupCoordinator;
@@ -63,6 +64,8 @@ pub struct Settings {
     pub checkpoint_interval_ms: u64,
     /// How often segments to delete are looked for.
     pub retention_check_interval_ms: u64,
+    /// What the threads that compact logs obey, as the file has it.
+    pub cleaner: CleanerConfig,
     /// Create a topic when Metadata or Produce names one that does not exist.
     pub auto_create_topics_enable: bool,
     /// Partitions of a topic that does not say.

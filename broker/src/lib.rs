@@ -9,11 +9,12 @@
 //! - [`fetch_session`]: what clients fetch, remembered between their requests;
 //! - [`model_topics`]: the model topics that run, on the local log;
 //! - [`http`], [`logging`]: metrics, health, and the process's own log lines;
-//! - [`config`], [`cli`]: what the user writes and runs.
+//! - [`config`], [`cli`]: what the user writes and runs; [`cleaner_config`]: what of it compaction obeys.
 
 pub mod api;
 pub mod broker;
 pub mod catalog;
+pub mod cleaner_config;
 pub mod cli;
 pub mod clock;
 pub mod config;

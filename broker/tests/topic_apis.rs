@@ -568,9 +568,13 @@ async fn a_topics_configs_come_with_source_type_and_synonyms() {
                     .as_ref()
                     .is_some_and(|text| !text.is_empty())
             );
-            let compaction = entry(&result, "delete.retention.ms");
-            let text = compaction.documentation.as_ref().unwrap();
-            assert!(text.contains("does not act on it"), "{text}");
+            for (name, acted_on) in [
+                ("min.insync.replicas", false),
+                ("delete.retention.ms", true),
+            ] {
+                let text = entry(&result, name).documentation.as_ref().unwrap();
+                assert_eq!(!text.contains("does not act on it"), acted_on, "{text}");
+            }
         }
     }
     let filtered = describe(&fixture, 4, TOPIC, "t", Some(&["segment.ms", "no.such"])).await;

@@ -1,5 +1,5 @@
 //! Configs of the broker that are set while it runs, under Kafka's names: the defaults for topics,
-//! and how many connections there may be.
+//! how many connections there may be, and what the threads that compact logs obey.
 //!
 //! They are set for this node, or as the cluster's default; the node's go before the default, and
 //! both before the broker's file.
@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use super::CatalogError;
 use super::topic_config::{ConfigKind, ConfigSource, TopicConfigDef};
+use crate::cleaner_config as cleaner;
 
 /// Whom a broker config is set for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,33 @@ const OTHERS: &[(&str, ConfigKind)] = &[
     // At least one, or nobody could set it back.
     ("max.connections", COUNT),
     ("max.connections.per.ip", COUNT),
+    (cleaner::BACKOFF_MS, ConfigKind::Long { min: 0 }),
+    (
+        cleaner::DEDUPE_BUFFER_SIZE,
+        ConfigKind::Long { min: 1 << 20 },
+    ),
+    (
+        cleaner::IO_BUFFER_LOAD_FACTOR,
+        ConfigKind::Double {
+            min: 0.01,
+            max: 1.0,
+        },
+    ),
+    (
+        cleaner::IO_BUFFER_SIZE,
+        ConfigKind::Int {
+            min: 0,
+            max: i32::MAX,
+        },
+    ),
+    (
+        cleaner::IO_MAX_BYTES_PER_SECOND,
+        ConfigKind::Double {
+            min: 1.0,
+            max: f64::MAX,
+        },
+    ),
+    (cleaner::THREADS, ConfigKind::Int { min: 1, max: 1024 }),
 ];
 
 const COUNT: ConfigKind = ConfigKind::Int {
@@ -52,7 +80,7 @@ impl BrokerConfigs {
     }
 
     /// A number that is set.
-    pub fn number(&self, name: &str) -> Option<usize> {
+    pub fn number<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
         self.places(name).next()?.0.parse().ok()
     }
 

@@ -87,7 +87,7 @@ impl ConfigKind {
     }
 
     /// Says what is wrong with `value`.
-    pub(super) fn check(&self, value: &str) -> Result<(), String> {
+    pub(crate) fn check(&self, value: &str) -> Result<(), String> {
         if value.len() > MAX_VALUE_BYTES {
             return Err(format!("must not be longer than {MAX_VALUE_BYTES} bytes"));
         }
@@ -111,6 +111,7 @@ impl ConfigKind {
             },
             Self::Double { min, max } => match value.parse::<f64>() {
                 Ok(number) if (min..=max).contains(&number) => Ok(()),
+                Ok(_) if max == f64::MAX => Err(format!("must be a number of at least {min}")),
                 Ok(_) => Err(format!("must be between {min} and {max}")),
                 Err(_) => Err("must be a number".to_owned()),
             },

@@ -43,6 +43,7 @@ impl Config {
             1,
             i64::MAX,
         )?;
+        self.log.check_cleaner()?;
         self.topic_defaults()?;
         self.check_topics()
     }
@@ -343,11 +344,11 @@ impl Config {
     }
 }
 
-fn clamp(value: u64) -> i64 {
+pub(super) fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn between(key: String, value: i64, least: i64, most: i64) -> Result<(), Problem> {
+pub(super) fn between(key: String, value: i64, least: i64, most: i64) -> Result<(), Problem> {
     if value < least {
         return Err(Problem::new(key, format!("must be at least {least}")));
     }

@@ -18,9 +18,11 @@ use crate::server::admission::{self, Admission};
 
 mod check;
 mod load;
+mod log;
 
 pub use check::Problem;
 pub use load::ConfigError;
+pub use log::LogSection;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -135,116 +137,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[log]`: what holds for topics that do not say otherwise. The names are those of Kafka's topic
-/// configs.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogSection {
-    /// The size at which a segment rolls, bytes.
-    pub segment_bytes: i64,
-    /// The age at which a segment rolls.
-    pub segment_ms: i64,
-    /// The most that is subtracted from that.
-    pub segment_jitter_ms: i64,
-    /// The size of an offset index at which its segment rolls, bytes.
-    pub segment_index_bytes: i64,
-    /// Bytes of log between two index entries.
-    pub index_interval_bytes: i64,
-    /// The largest record batch, bytes.
-    pub max_message_bytes: i64,
-    /// The codec in which batches are stored; `producer`: as they come.
-    pub compression_type: String,
-    /// The level of gzip.
-    pub compression_gzip_level: i64,
-    /// The level of zstd.
-    pub compression_zstd_level: i64,
-    /// Room for a new segment is reserved when it is begun.
-    pub preallocate: bool,
-    /// After how many records a partition is synced.
-    pub flush_messages: i64,
-    /// How long a record may be unsynced.
-    pub flush_ms: i64,
-    /// How old a segment's newest record may get; -1: any age.
-    pub retention_ms: i64,
-    /// How large a partition may get without its oldest segment, bytes; -1: any size.
-    pub retention_bytes: i64,
-    /// How often segments to delete are looked for.
-    pub retention_check_interval_ms: u64,
-    /// How long files stay that belong to no log any more.
-    pub file_delete_delay_ms: i64,
-    /// Which time a record carries, `CreateTime` or `LogAppendTime`.
-    pub message_timestamp_type: String,
-    /// How far a producer's time may be in the past.
-    pub message_timestamp_before_max_ms: i64,
-    /// How far a producer's time may be in the future.
-    pub message_timestamp_after_max_ms: i64,
-    /// What `acks=all` waits for, `disk` or `page_cache`.
-    pub acks_all_durability: String,
-    /// What `acks=1` waits for, `disk` or `page_cache`.
-    pub acks_one_durability: String,
-}
-
-impl Default for LogSection {
-    fn default() -> Self {
-        Self {
-            segment_bytes: 1 << 30,
-            segment_ms: 7 * 24 * 60 * 60 * 1000,
-            segment_jitter_ms: 0,
-            segment_index_bytes: 10 * 1024 * 1024,
-            index_interval_bytes: 4096,
-            max_message_bytes: 1024 * 1024 + 12,
-            compression_type: "producer".to_owned(),
-            compression_gzip_level: -1,
-            compression_zstd_level: 3,
-            preallocate: false,
-            flush_messages: i64::MAX,
-            flush_ms: i64::MAX,
-            retention_ms: 7 * 24 * 60 * 60 * 1000,
-            retention_bytes: -1,
-            retention_check_interval_ms: 5 * 60 * 1000,
-            file_delete_delay_ms: 60 * 1000,
-            message_timestamp_type: "CreateTime".to_owned(),
-            message_timestamp_before_max_ms: i64::MAX,
-            message_timestamp_after_max_ms: 60 * 60 * 1000,
-            acks_all_durability: "disk".to_owned(),
-            acks_one_durability: "page_cache".to_owned(),
-        }
-    }
-}
-
-impl LogSection {
-    /// Each key with the topic config that it is the default of, and its value.
-    fn topic_configs(&self) -> Vec<(&'static str, &'static str, String)> {
-        macro_rules! configs {
-            ($($key:ident: $config:literal,)*) => {
-                vec![$((stringify!($key), $config, self.$key.to_string()),)*]
-            };
-        }
-        configs! {
-            segment_bytes: "segment.bytes",
-            segment_ms: "segment.ms",
-            segment_jitter_ms: "segment.jitter.ms",
-            segment_index_bytes: "segment.index.bytes",
-            index_interval_bytes: "index.interval.bytes",
-            max_message_bytes: "max.message.bytes",
-            compression_type: "compression.type",
-            compression_gzip_level: "compression.gzip.level",
-            compression_zstd_level: "compression.zstd.level",
-            retention_ms: "retention.ms",
-            retention_bytes: "retention.bytes",
-            file_delete_delay_ms: "file.delete.delay.ms",
-            preallocate: "preallocate",
-            flush_messages: "flush.messages",
-            flush_ms: "flush.ms",
-            message_timestamp_type: "message.timestamp.type",
-            message_timestamp_before_max_ms: "message.timestamp.before.max.ms",
-            message_timestamp_after_max_ms: "message.timestamp.after.max.ms",
-            acks_all_durability: "milena.acks.all.durability",
-            acks_one_durability: "milena.acks.one.durability",
-        }
-    }
-}
-
 /// `[group]`: consumer groups.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -356,6 +248,7 @@ impl Config {
             recovery_threads: broker.recovery_threads,
             checkpoint_interval_ms: broker.checkpoint_interval_ms,
             retention_check_interval_ms: self.log.retention_check_interval_ms,
+            cleaner: self.log.cleaner(),
             auto_create_topics_enable: broker.auto_create_topics_enable,
             num_partitions: broker.num_partitions,
             fetch_max_bytes: broker.fetch_max_bytes,

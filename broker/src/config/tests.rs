@@ -162,6 +162,46 @@ fn refusals_say_where_and_what() {
             "milena.toml:2: log.acks_all_durability = \"tape\": config milena.acks.all.durability",
         ),
         (
+            "[log]\ncleaner_threads = 0\n",
+            "milena.toml:2: log.cleaner_threads = 0: must be at least 1",
+        ),
+        (
+            "[log]\ncleaner_threads = 3\ncleaner_dedupe_buffer_size = 3145727\n",
+            "milena.toml:3: log.cleaner_dedupe_buffer_size = 3145727: must be at least 3145728",
+        ),
+        (
+            "[log]\ncleaner_io_buffer_size = 2147483648\n",
+            "milena.toml:2: log.cleaner_io_buffer_size = 2147483648: must be at most 2147483647",
+        ),
+        (
+            "[log]\ncleaner_io_max_bytes_per_second = 0\n",
+            "milena.toml:2: log.cleaner_io_max_bytes_per_second = 0: must be a number of at least 1",
+        ),
+        (
+            "[log]\ncleaner_io_max_bytes_per_second = nan\n",
+            "milena.toml:2: log.cleaner_io_max_bytes_per_second = nan: must be a number of at least 1",
+        ),
+        (
+            "[log]\ncleaner_io_buffer_load_factor = 1.5\n",
+            "milena.toml:2: log.cleaner_io_buffer_load_factor = 1.5: must be between 0.01 and 1",
+        ),
+        (
+            "[log]\ncleaner_backoff_ms = -1\n",
+            "milena.toml:2: log.cleaner_backoff_ms: invalid value: integer `-1`",
+        ),
+        (
+            "[log]\ncleanup_policy = \"shred\"\n",
+            "milena.toml:2: log.cleanup_policy = \"shred\": config cleanup.policy",
+        ),
+        (
+            "[log]\nmin_cleanable_dirty_ratio = 2\n",
+            "milena.toml:2: log.min_cleanable_dirty_ratio = 2: config min.cleanable.dirty.ratio",
+        ),
+        (
+            "[log]\nmax_compaction_lag_ms = 0\n",
+            "milena.toml:2: log.max_compaction_lag_ms = 0: config max.compaction.lag.ms",
+        ),
+        (
             "[group]\ngroup_max_session_timeout_ms = 5\n",
             "milena.toml:2: group.group_max_session_timeout_ms = 5: must be at least 6000",
         ),

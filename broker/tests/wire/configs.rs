@@ -687,6 +687,75 @@ fn the_limits_of_connections_change_while_the_broker_runs_and_stay_changed() {
 }
 
 #[test]
+fn what_compaction_obeys_is_described_as_kafka_does_and_changes_while_the_broker_runs() {
+    let served = Served::start_with(|config| config.log.cleaner_threads = 2);
+    let mut client = served.connect();
+    let described = describe(&mut client, BROKER, "0");
+    for (name, expected, source) in [
+        ("log.cleaner.backoff.ms", "15000", 5),
+        ("log.cleaner.dedupe.buffer.size", "134217728", 5),
+        ("log.cleaner.delete.retention.ms", "86400000", 5),
+        ("log.cleaner.enable", "true", 5),
+        ("log.cleaner.io.buffer.load.factor", "0.9", 5),
+        ("log.cleaner.io.buffer.size", "524288", 5),
+        (
+            "log.cleaner.io.max.bytes.per.second",
+            "1.7976931348623157E308",
+            5,
+        ),
+        (
+            "log.cleaner.max.compaction.lag.ms",
+            "9223372036854775807",
+            5,
+        ),
+        ("log.cleaner.min.cleanable.ratio", "0.5", 5),
+        ("log.cleaner.min.compaction.lag.ms", "0", 5),
+        ("log.cleaner.threads", "2", 4),
+        ("log.cleanup.policy", "delete", 5),
+    ] {
+        assert_eq!(value(&described, name), (expected, source), "{name}");
+    }
+    let set = [
+        ("log.cleaner.threads", SET, "3"),
+        ("log.cleaner.io.max.bytes.per.second", SET, "1.5e6"),
+    ];
+    altered(&mut client, BROKER, "", &set);
+    assert_eq!(
+        synonyms(&describe(&mut client, BROKER, "0"), "log.cleaner.threads"),
+        [
+            synonym("log.cleaner.threads", "3", 3),
+            synonym("log.cleaner.threads", "2", 4),
+            synonym("log.cleaner.threads", "1", 5)
+        ]
+    );
+    for (name, refused, reason) in [
+        ("log.cleaner.threads", "0", "at least 1"),
+        (
+            "log.cleaner.dedupe.buffer.size",
+            "1048575",
+            "at least 1048576",
+        ),
+        (
+            "log.cleaner.io.buffer.load.factor",
+            "0",
+            "between 0.01 and 1",
+        ),
+        ("log.cleaner.io.max.bytes.per.second", "fast", "a number"),
+        ("log.cleaner.backoff.ms", "-1", "at least 0"),
+    ] {
+        let (code, message) = alter(&mut client, BROKER, "0", &[(name, SET, refused)]);
+        assert_eq!(code, ResponseError::InvalidRequest.code(), "{message}");
+        for part in [name, refused, reason] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+    // Kafka does not change this one either.
+    let enable = [("log.cleaner.enable", SET, "false")];
+    let (code, message) = alter(&mut client, BROKER, "0", &enable);
+    assert_eq!(code, ResponseError::InvalidRequest.code(), "{message}");
+}
+
+#[test]
 fn resources_with_configs_are_listed_by_type() {
     let served = Served::start();
     let mut client = served.connect();

@@ -5,6 +5,7 @@ use crate::Broker;
 use crate::broker::Settings;
 use crate::catalog::broker_config::{BrokerConfigs, dynamic_kind};
 use crate::catalog::topic_config::ConfigSource;
+use crate::cleaner_config::{self as cleaner, java_double};
 
 /// Every config of the broker, sorted by name.
 pub(super) fn broker_configs(broker: &Broker) -> Vec<Config> {
@@ -67,6 +68,49 @@ const SETTINGS: &[Entry] = &[
         Type::List,
         |s| format!("PLAINTEXT://{}", s.listen),
         "Where clients connect.",
+    ),
+    (
+        cleaner::BACKOFF_MS,
+        Type::Long,
+        |s| s.cleaner.backoff_ms.to_string(),
+        "How long a thread that has found nothing to compact waits until it looks again, milliseconds.",
+    ),
+    (
+        cleaner::DEDUPE_BUFFER_SIZE,
+        Type::Long,
+        |s| s.cleaner.dedupe_buffer_size.to_string(),
+        "What compaction remembers keys in, over all its threads, bytes. What does not fit is left for \
+         the next pass.",
+    ),
+    (
+        "log.cleaner.enable",
+        Type::Boolean,
+        |s| s.cleaner.enable.to_string(),
+        "Whether topics whose cleanup.policy contains \"compact\" are compacted.",
+    ),
+    (
+        cleaner::IO_BUFFER_LOAD_FACTOR,
+        Type::Double,
+        |s| java_double(s.cleaner.io_buffer_load_factor),
+        "How full what compaction remembers keys in gets.",
+    ),
+    (
+        cleaner::IO_BUFFER_SIZE,
+        Type::Int,
+        |s| s.cleaner.io_buffer_size.to_string(),
+        "What compaction reads and writes with, over all its threads, bytes.",
+    ),
+    (
+        cleaner::IO_MAX_BYTES_PER_SECOND,
+        Type::Double,
+        |s| java_double(s.cleaner.io_max_bytes_per_second),
+        "What compaction reads and writes at most, over all its threads, bytes per second.",
+    ),
+    (
+        cleaner::THREADS,
+        Type::Int,
+        |s| s.cleaner.threads.to_string(),
+        "Threads that compact logs.",
     ),
     (
         "log.flush.offset.checkpoint.interval.ms",

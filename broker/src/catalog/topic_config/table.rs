@@ -22,8 +22,8 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         ConfigKind::List(&["compact", "delete"]),
         "delete",
         "What happens to old records. With \"delete\" old segments are removed, by retention.ms and \
-         retention.bytes. With \"compact\" every record must have a key, or it is refused; this \
-         release does not compact.",
+         retention.bytes. With \"compact\" every record must have a key, or it is refused, and \
+         of each key the newest record is kept; what is in the newest segment is left as it is.",
     ),
     TopicConfigDef::new(
         "compression.gzip.level",
@@ -69,9 +69,9 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "log.cleaner.delete.retention.ms",
         long(0),
         "86400000",
-        "How long a compacted topic keeps a tombstone, milliseconds.",
-    )
-    .not_acted_on(),
+        "How long a tombstone, a record without a value, is kept once the topic is compacted up to it, \
+         milliseconds.",
+    ),
     TopicConfigDef::new(
         "file.delete.delay.ms",
         "log.segment.delete.delay.ms",
@@ -147,9 +147,9 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         "log.cleaner.max.compaction.lag.ms",
         long(1),
         LONG_MAX,
-        "The longest that a record of a compacted topic stays uncompacted, milliseconds.",
-    )
-    .not_acted_on(),
+        "The longest that a record of a compacted topic stays uncompacted, milliseconds. A segment \
+         rolls at this age, too, with the next append.",
+    ),
     TopicConfigDef::new(
         "max.message.bytes",
         "message.max.bytes",
@@ -206,16 +206,14 @@ pub const TOPIC_CONFIGS: &[TopicConfigDef] = &[
         ConfigKind::Double { min: 0.0, max: 1.0 },
         "0.5",
         "The share of a compacted log that must be uncompacted before it is compacted.",
-    )
-    .not_acted_on(),
+    ),
     TopicConfigDef::new(
         "min.compaction.lag.ms",
         "log.cleaner.min.compaction.lag.ms",
         long(0),
         "0",
         "The least time that a record of a compacted topic stays uncompacted, milliseconds.",
-    )
-    .not_acted_on(),
+    ),
     TopicConfigDef::new(
         "min.insync.replicas",
         "min.insync.replicas",
