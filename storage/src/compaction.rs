@@ -23,4 +23,9 @@
 
 #![allow(dead_code)]
 
+mod filter;
+mod keys;
 mod offset_map;
+#[cfg(test)]
+mod test_batches;
+mod transactions;

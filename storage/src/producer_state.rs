@@ -20,6 +20,9 @@
 //! int64 · offset delta int32 · timestamp int64 · coordinator epoch int32 · first offset of the
 //! open transaction int64 (-1: none). It has only the last batch of each producer.
 
+#[allow(dead_code)]
+mod last_record;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -27,6 +30,7 @@ use crate::Offset;
 use crate::batch::Batch;
 use crate::batch::header::add_to_sequence;
 use crate::error::{Error, Result};
+pub(crate) use last_record::LastRecord;
 
 /// How many batches are kept per producer: clients have no more in flight.
 pub const BATCHES_KEPT: usize = 5;

@@ -8,7 +8,8 @@
 //!    where the topic asks for another codec, `rewrite.rs` makes another batch of the same records first;
 //! 3. fetches return those bytes as they are, found with [`batches`];
 //! 4. who wants the records themselves calls [`decode`], or reads them one by one from an [`Opened`]
-//!    batch; who makes some uses a [`BatchBuilder`].
+//!    batch; who makes some uses a [`BatchBuilder`];
+//! 5. compaction takes records out of it, some or all: `retain.rs` makes the batch that stays.
 //!
 //! [`layout`] has the field offsets, [`header`] a typed view over bytes, [`validate`] what is
 //! checked before a batch is stored, [`records`] iteration and building, in every codec. No input
@@ -19,6 +20,7 @@ pub mod header;
 pub mod layout;
 mod record_view;
 pub mod records;
+pub(crate) mod retain;
 pub(crate) mod rewrite;
 pub mod validate;
 

@@ -141,6 +141,22 @@ fn read_unsigned(bytes: &mut &[u8], max_bytes: usize) -> Result<u64> {
     Err(Malformed("varint without an end"))
 }
 
+/// Appends `record`, one whole, with another timestamp delta; all else of it stays as it is.
+pub(super) fn with_timestamp_delta(record: &[u8], delta: i64, out: &mut Vec<u8>) -> Result<()> {
+    let mut rest = record;
+    read_varint(&mut rest)?;
+    let attributes = take(&mut rest, 1)?;
+    if read_varlong(&mut rest)? == delta {
+        out.extend_from_slice(record);
+        return Ok(());
+    }
+    write_varlong(out, (1 + varlong_size(delta) + rest.len()) as i64);
+    out.extend_from_slice(attributes);
+    write_varlong(out, delta);
+    out.extend_from_slice(rest);
+    Ok(())
+}
+
 /// Appends `value` as a zigzag varint: at most 5 bytes for what fits in 32 bits, 10 for the rest.
 pub(super) fn write_varlong(out: &mut Vec<u8>, value: i64) {
     let mut raw = ((value << 1) ^ (value >> 63)) as u64;

@@ -9,7 +9,7 @@ use crate::batch::record_view::{Malformed, RecordView, varlong_size, write_varlo
 use crate::error::{Error, Result};
 
 /// What a record takes at the least: seven varints and bytes of its own, each of one byte.
-const MIN_RECORD_SIZE: usize = 7;
+pub(super) const MIN_RECORD_SIZE: usize = 7;
 /// Headers to make room for on a count's word alone; a header takes two bytes in a batch and 64 in
 /// memory.
 const MAX_RESERVED_HEADERS: usize = 64;
