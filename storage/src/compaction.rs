@@ -23,6 +23,7 @@
 
 #![allow(dead_code)]
 
+mod choose;
 mod filter;
 mod keys;
 mod offset_map;
