@@ -277,16 +277,19 @@ impl Segment {
     /// is met is surveyed and stepped over.
     pub fn seek(&self, offset: Offset) -> Result<Option<(u64, BatchHead)>> {
         let base_offset = self.base_offset;
-        let before = self
-            .offset_index
-            .count_while(|entry| base_offset + i64::from(entry.relative_offset) <= offset)?;
+        let is_before =
+            |entry: &OffsetEntry| base_offset + i64::from(entry.relative_offset) <= offset;
+        let before = self.offset_index.count_while(is_before)?;
         let mut reader = BatchReader::heads(self);
         let mut position = 0;
         // An entry that does not lead to its batch is passed over for an earlier one.
         let mut back = 1;
         while let Some(index) = before.checked_sub(back) {
             let entry = self.offset_index.read(index)?;
-            if self.entry_leads(&entry, |at| Ok(reader.head(at)?.ok().map(|(head, _)| head)))? {
+            // In a damaged index, what comes earlier may be of later offsets.
+            if is_before(&entry)
+                && self.entry_leads(&entry, |at| Ok(reader.head(at)?.ok().map(|(head, _)| head)))?
+            {
                 position = u64::from(entry.position);
                 break;
             }

@@ -238,12 +238,8 @@ impl Walk<'_> {
         position: u64,
         offset: Offset,
     ) -> Result<Option<(u64, BatchHead)>, Miss> {
-        let base_offset = self.segment.base_offset();
-        let upto = self
-            .index
-            .count_where(|entry| base_offset + i64::from(entry.relative_offset) <= offset);
-        let position = self.led_to(upto)?.max(position);
-        let mut next = self.sound_from(position, base_offset)?;
+        let position = self.led_to(offset)?.max(position);
+        let mut next = self.sound_from(position, self.segment.base_offset())?;
         while let Some((position, head)) = next {
             if head.last_offset >= offset {
                 break;
@@ -255,24 +251,25 @@ impl Walk<'_> {
 
     /// Where the last index entry leads to whose batch ends before `offset`, or the first batch is.
     pub fn indexed_below(&self, offset: Offset) -> Result<u64, Miss> {
-        let base_offset = self.segment.base_offset();
-        let upto = self
-            .index
-            .count_where(|entry| base_offset + i64::from(entry.relative_offset) < offset);
-        self.led_to(upto)
+        self.led_to(offset.saturating_sub(1))
     }
 
     /// Where the last index entry leads to, or the first batch is.
     pub fn last_indexed(&self) -> Result<u64, Miss> {
-        self.led_to(self.index.count())
+        self.led_to(Offset::MAX)
     }
 
-    /// Where the last of the first `upto` index entries leads to, or an earlier one where it leads
-    /// nowhere, or the start.
-    fn led_to(&self, upto: u64) -> Result<u64, Miss> {
+    /// Where the last index entry for `offset` or one before leads to, or an earlier one where it
+    /// leads nowhere, or the start.
+    fn led_to(&self, offset: Offset) -> Result<u64, Miss> {
+        let base_offset = self.segment.base_offset();
+        let is_before =
+            |entry: &OffsetEntry| base_offset + i64::from(entry.relative_offset) <= offset;
+        let upto = self.index.count_where(is_before);
         let mut back = 1;
         while let Some(index) = upto.checked_sub(back) {
-            if let Some(entry) = self.index.get(index)
+            // In a damaged index, what comes earlier may be of later offsets.
+            if let Some(entry) = self.index.get(index).filter(is_before)
                 && self.leads(&entry)?
             {
                 return Ok(u64::from(entry.position));

@@ -328,6 +328,27 @@ fn a_time_that_was_changed_between_its_neighbours_is_not_believed() {
 }
 
 #[test]
+fn an_offset_index_that_goes_back_leads_past_nothing() {
+    for clean in [true, false] {
+        let written = folder_in_memory();
+        write(written.path(), clean);
+        // Entries of a segment are (relative offset, position), in 8 bytes.
+        let sound = fs::read(files(written.path(), "index").remove(1)).expect("reads");
+        assert!(sound.len() > 6 * 8, "{} bytes", sound.len());
+        for at in 1..sound.len() / 8 {
+            let folder = folder_in_memory();
+            copy(written.path(), folder.path());
+            // Where a search for the segment's first offsets ends at this one, it leads nowhere, and
+            // those before it are of later offsets.
+            let mut bytes = sound.clone();
+            bytes[at * 8..at * 8 + 8].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 35]);
+            fs::write(files(folder.path(), "index").remove(1), bytes).expect("damages");
+            survives(folder.path(), clean, &format!("entry {at}"));
+        }
+    }
+}
+
+#[test]
 fn epochs_that_the_log_does_not_have_are_not_believed() {
     for clean in [true, false] {
         let written = folder_in_memory();
