@@ -1,72 +1,23 @@
 //! The fuzzer's corpus, and whatever it once found, through the fuzzer's own entry points, on
 //! stable: nothing panics, and nothing allocates more than the input is worth.
 
-#[path = "../fuzz/entry.rs"]
-mod entry;
+#[path = "../fuzz/allocations.rs"]
+mod allocations;
+#[path = "../fuzz/entry/batches.rs"]
+mod batches;
+#[path = "../fuzz/entry/broker.rs"]
+mod broker_entry;
+#[path = "../fuzz/entry/indexes.rs"]
+mod indexes;
+#[path = "../fuzz/entry/log_files.rs"]
+mod log_files;
+#[path = "fuzz_corpus/seeds.rs"]
+mod seeds;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::path::Path;
 
-use broker::group::records::{GroupMetadataValue, Key, MemberMetadata, OffsetCommitValue};
-use storage::batch::{BatchBuilder, Compression, Header, Opened};
-
-/// Counts what this thread has allocated.
-struct Counting;
-
-thread_local! {
-    static ALLOCATED: Cell<i64> = const { Cell::new(0) };
-    static PEAK: Cell<i64> = const { Cell::new(0) };
-}
-
-fn count(bytes: i64) {
-    // A thread that ends has nothing to count any more.
-    let _ = ALLOCATED.try_with(|allocated| {
-        allocated.set(allocated.get() + bytes);
-        let _ = PEAK.try_with(|peak| peak.set(peak.get().max(allocated.get())));
-    });
-}
-
-// SAFETY: all of it is the system's allocator; counting allocates nothing.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as i64);
-        // SAFETY: the caller's promise is the same one.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as i64);
-        // SAFETY: the caller's promise is the same one.
-        unsafe { System.alloc_zeroed(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as i64));
-        // SAFETY: the caller's promise is the same one.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // Both may be there at the same time.
-        count(new_size as i64);
-        // SAFETY: the caller's promise is the same one.
-        let moved = unsafe { System.realloc(pointer, layout, new_size) };
-        count(-(layout.size() as i64));
-        moved
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// The most that is allocated at the same time while `run` runs, bytes.
-fn peak(run: impl FnOnce()) -> i64 {
-    let before = ALLOCATED.get();
-    PEAK.set(before);
-    run();
-    PEAK.get() - before
-}
+use allocations::peak;
+use storage::batch::{BatchBuilder, Compression, Opened};
 
 /// A target's inputs by file.
 fn inputs(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -88,9 +39,9 @@ fn inputs(target: &str) -> Vec<(String, Vec<u8>)> {
     inputs
 }
 
-/// Runs every input of a target, and mutations of them; none may allocate more than
+/// Runs every input of a target, and so many mutations of them; none may allocate more than
 /// `least + each * its length`.
-fn replay(target: &str, enter: fn(&[u8]), each: i64, least: i64) {
+fn replay(target: &str, enter: fn(&[u8]), mutations: usize, each: i64, least: i64) {
     // What is only set up once counts for nobody.
     enter(&[]);
     enter(&[0; 16]);
@@ -109,8 +60,8 @@ fn replay(target: &str, enter: fn(&[u8]), each: i64, least: i64) {
     }
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     // More for a longer search: the seed is the same, so that what is found can be found again.
-    let mutations = std::env::var("MUTATIONS").ok().and_then(|n| n.parse().ok());
-    for n in 0..mutations.unwrap_or(3_000) {
+    let asked = std::env::var("MUTATIONS").ok().and_then(|n| n.parse().ok());
+    for n in 0..asked.unwrap_or(mutations) {
         let (name, input) = &inputs[random.below(inputs.len())];
         let (_, other) = &inputs[random.below(inputs.len())];
         let mutated = mutated(input, other, &mut random);
@@ -185,25 +136,53 @@ fn mutated(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
 #[test]
 fn connections_survive_the_corpus_and_allocate_what_they_read() {
     // A read buffer, and 64 KiB ahead of a length that is only announced.
-    replay("framing", entry::framing, 8, 256 << 10);
+    replay("framing", broker_entry::framing, 3_000, 8, 256 << 10);
 }
 
 #[test]
 fn requests_of_the_corpus_allocate_in_proportion() {
     // An array's element takes at least two bytes on the wire and up to some hundred in memory.
-    replay("request", entry::request, 200, 16 << 10);
+    replay("request", broker_entry::request, 3_000, 200, 16 << 10);
 }
 
 #[test]
 fn batches_of_the_corpus_allocate_what_they_may_be_opened_to() {
     // Opened bytes grow by doubling, and the codec has its own window beside them.
-    let least = 8 * entry::MAX_DECOMPRESSED_BYTES as i64;
-    replay("batch", entry::batch, 8, least);
+    let least = 8 * batches::MAX_DECOMPRESSED_BYTES as i64;
+    replay("batch", batches::batch, 3_000, 8, least);
 }
 
 #[test]
 fn group_records_of_the_corpus_allocate_in_proportion() {
-    replay("group_records", entry::group_records, 64, 16 << 10);
+    replay(
+        "group_records",
+        broker_entry::group_records,
+        3_000,
+        64,
+        16 << 10,
+    );
+}
+
+#[test]
+fn records_of_the_corpus_hold_what_they_may_be_opened_to() {
+    // The target itself bounds what is held while a batch is read; compressing it first comes on top.
+    replay("records", batches::records, 3_000, 8, 32 << 20);
+}
+
+#[test]
+fn segments_of_the_corpus_are_read_whole_or_not_at_all() {
+    // What a start puts aside is copied by way of 1 MiB, and checked by way of another.
+    replay("index", indexes::index, 150, 64, 8 << 20);
+}
+
+#[test]
+fn snapshots_of_the_corpus_allocate_in_proportion() {
+    replay("snapshot", log_files::snapshot, 3_000, 64, 16 << 10);
+}
+
+#[test]
+fn checkpoints_of_the_corpus_allocate_in_proportion() {
+    replay("checkpoint", log_files::checkpoint, 3_000, 64, 16 << 10);
 }
 
 #[test]
@@ -233,135 +212,4 @@ fn the_allocator_counts() {
         drop(std::hint::black_box(bytes));
     });
     assert!(grown >= 4000, "{grown}");
-}
-
-fn member(n: i32) -> MemberMetadata {
-    MemberMetadata {
-        member_id: format!("member-{n}"),
-        group_instance_id: (n % 2 == 1).then(|| format!("static-{n}")),
-        client_id: "rdkafka".to_owned(),
-        client_host: "127.0.0.1".to_owned(),
-        rebalance_timeout_ms: 300_000,
-        session_timeout_ms: 45_000,
-        subscription: bytes::Bytes::from_static(b"\0\x01\0\0\0\x01\0\x01t\xff\xff\xff\xff"),
-        assignment: bytes::Bytes::from_static(b"\0\x01\0\0\0\x01\0\x01t\0\0\0\x01\0\0\0\0"),
-    }
-}
-
-/// Writes the seeds that are made rather than recorded; those of `request` are made by
-/// `broker/src/wire_shape_tests.rs`.
-/// `cargo test -p tests --test fuzz_corpus -- --ignored`
-#[test]
-#[ignore = "writes to tests/fuzz/corpus"]
-fn seeds_for_the_fuzzer() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    let write = |target: &str, name: &str, first: u8, bytes: &[u8]| {
-        let folder = corpus.join(target);
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let input = [&[first][..], bytes].concat();
-        std::fs::write(folder.join(name), input).expect("written");
-    };
-    for (codec, compression) in [
-        ("none", Compression::None),
-        ("gzip", Compression::Gzip),
-        ("snappy", Compression::Snappy),
-        ("lz4", Compression::Lz4),
-        ("zstd", Compression::Zstd),
-    ] {
-        let mut plain = BatchBuilder::new(compression);
-        let mut full = BatchBuilder::new(compression).producer(1000, 2, 3);
-        let mut tiny = BatchBuilder::new(compression);
-        let header = |key: &'static str, value: Option<&'static str>| Header {
-            key: key.into(),
-            value: value.map(Into::into),
-        };
-        let headers = [header("trace", Some("4bf92f35")), header("", None)];
-        for n in 0..20 {
-            plain.push(1_700_000_000_000 + n, None, Some(b"hello"), &[]);
-            let (key, value) = (format!("key {n}"), "text ".repeat(n as usize));
-            full.push(1_700_000_000_000 - n, Some(key.as_bytes()), None, &headers);
-            full.push(n, None, Some(value.as_bytes()), &headers[..1]);
-        }
-        for _ in 0..10_000 {
-            tiny.push(0, None, None, &[]);
-        }
-        for (name, batch) in [("plain", plain), ("full", full), ("tiny", tiny)] {
-            if name != "tiny" || compression != Compression::None {
-                let (file, bytes) = (format!("{name}-{codec}"), batch.build());
-                write("batch", &file, 0, &bytes);
-                write("batch", &format!("{file}-resealed"), 1, &bytes);
-            }
-        }
-    }
-    let group = || "payments".to_owned();
-    let keys = [
-        Key::Offset {
-            group: group(),
-            topic: "transactions".to_owned(),
-            partition: 3,
-        },
-        Key::Group { group: group() },
-    ];
-    for (n, key) in keys.iter().enumerate() {
-        write(
-            "group_records",
-            &format!("key-{n}"),
-            0,
-            &key.encode().expect("a key"),
-        );
-    }
-    for (n, expire_timestamp_ms) in [None, Some(1_800_000_000_000)].into_iter().enumerate() {
-        let value = OffsetCommitValue {
-            offset: 42,
-            leader_epoch: 1,
-            metadata: "noted".to_owned(),
-            commit_timestamp_ms: 1_700_000_000_000,
-            expire_timestamp_ms,
-            topic_id: None,
-        };
-        let name = format!("offset-{n}");
-        write("group_records", &name, 1, &value.encode().expect("a value"));
-    }
-    for members in [0, 1, 5] {
-        let value = GroupMetadataValue {
-            protocol_type: "consumer".to_owned(),
-            generation: 7,
-            protocol: Some("range".to_owned()),
-            leader: Some("member-0".to_owned()),
-            current_state_timestamp_ms: 1_700_000_000_000,
-            members: (0..members).map(member).collect(),
-        };
-        let name = format!("group-{members}");
-        write("group_records", &name, 2, &value.encode().expect("a value"));
-    }
-    let frames: Vec<Vec<u8>> = std::fs::read_dir(corpus.join("request"))
-        .expect("requests come first")
-        .map(|file| std::fs::read(file.expect("a file").path()).expect("a request"))
-        .collect();
-    for (n, some) in frames.chunks(frames.len() / 10).enumerate() {
-        let mut stream = Vec::new();
-        for frame in some.iter().take(6) {
-            stream.extend_from_slice(&(frame.len() as u32).to_be_bytes());
-            stream.extend_from_slice(frame);
-        }
-        write(
-            "framing",
-            &format!("requests-{n}"),
-            1 + 25 * n as u8,
-            &stream,
-        );
-    }
-    write(
-        "framing",
-        "a-length-that-lies",
-        7,
-        &[0, 15, 255, 255, 1, 2, 3],
-    );
-    write(
-        "framing",
-        "a-length-over-the-limit",
-        7,
-        &[127, 255, 255, 255, 1],
-    );
-    write("framing", "a-negative-length", 7, &[255, 255, 255, 255, 1]);
 }

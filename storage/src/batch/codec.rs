@@ -48,11 +48,7 @@ pub(super) fn decompress(
 
 /// `bytes` compressed, at the codec's own level where none is given; snappy and lz4 have one level.
 /// Fails only where a codec itself does, such as for want of memory.
-pub(super) fn compress(
-    codec: Compression,
-    level: Option<i32>,
-    bytes: &[u8],
-) -> io::Result<Vec<u8>> {
+pub fn compress(codec: Compression, level: Option<i32>, bytes: &[u8]) -> io::Result<Vec<u8>> {
     match codec {
         Compression::None => Ok(bytes.to_vec()),
         Compression::Gzip => {

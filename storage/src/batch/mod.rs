@@ -24,6 +24,7 @@ pub(crate) mod retain;
 pub(crate) mod rewrite;
 pub mod validate;
 
+pub use codec::compress;
 pub use header::{
     Batch, Compression, TimestampType, batches, patch_header, patch_header_with_log_append_time,
 };

@@ -35,12 +35,7 @@ impl PartitionLog {
         self.shared.check_writable()?;
         let config = self.config();
         let now_ms = self.shared.clock.now_ms();
-        let limits = Limits {
-            max_message_bytes: config.max_message_bytes as usize,
-            require_keys: config.compact,
-            timestamps: timestamps(&config, now_ms),
-        };
-        let batch = as_stored(batch, &limits, &config)?;
+        let batch = as_stored(batch, &config, now_ms)?;
         let batch = Batch::parse(&batch)?;
         let log_append_time = match config.message_timestamp_type {
             TimestampType::CreateTime => None,
@@ -264,12 +259,19 @@ fn opens(sent: Compression, config: &LogConfig) -> bool {
     recompressed || (config.compact && sent != Compression::None)
 }
 
-/// Checks a client's batch, and gives what is to be stored of it.
-fn as_stored<'a>(sent: &'a Bytes, limits: &Limits, config: &LogConfig) -> Result<Cow<'a, Bytes>> {
+/// Checks a client's batch, and gives what an append under `config` stores of it, but for the header's
+/// fields that the append itself sets. Public, because that is all that a client's bytes reach before
+/// they are in a log: what is fuzzed.
+pub fn as_stored<'a>(sent: &'a Bytes, config: &LogConfig, now_ms: i64) -> Result<Cow<'a, Bytes>> {
+    let limits = Limits {
+        max_message_bytes: config.max_message_bytes as usize,
+        require_keys: config.compact,
+        timestamps: timestamps(config, now_ms),
+    };
     let open = Batch::parse(sent)?
         .compression()
         .is_ok_and(|codec| opens(codec, config));
-    let checked = check_client_batch(sent, limits, open)?;
+    let checked = check_client_batch(sent, &limits, open)?;
     let by_broker = checked.batch.timestamp_type() == header::TimestampType::LogAppendTime;
     if by_broker && config.message_timestamp_type == TimestampType::LogAppendTime {
         // As Kafka does; with CreateTime it takes the batch for one of the producer's times.

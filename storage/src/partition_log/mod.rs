@@ -42,6 +42,7 @@ use crate::producer_state::{ActiveProducer, ProducerState};
 use crate::segment::SegmentWriter;
 use crate::{LogConfig, Offset};
 
+pub use append::as_stored;
 pub(crate) use epochs::LeaderEpochs;
 pub use log_start::DeleteTo;
 pub(crate) use log_start::Prepared;

@@ -1,6 +1,9 @@
 #![no_main]
 
-#[path = "../entry.rs"]
+#[path = "../allocations.rs"]
+#[allow(dead_code)]
+mod allocations;
+#[path = "../entry/batches.rs"]
 #[allow(dead_code)]
 mod entry;
 

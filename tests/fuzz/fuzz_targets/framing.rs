@@ -1,6 +1,6 @@
 #![no_main]
 
-#[path = "../entry.rs"]
+#[path = "../entry/broker.rs"]
 #[allow(dead_code)]
 mod entry;
 

@@ -1,6 +1,5 @@
-//! Where the fuzzer enters: each function takes bytes that a client may send, or that may lie in a
-//! log, and must neither panic nor allocate out of proportion to them. The targets and the replay
-//! of the corpus (`tests/tests/fuzz_corpus.rs`) share them.
+//! Where the fuzzer enters the broker: what a connection receives, and what lies in
+//! `__consumer_offsets`.
 
 use std::cell::RefCell;
 use std::io;
@@ -14,14 +13,11 @@ use broker::group::records::{GroupMetadataValue, Key, OffsetCommitValue};
 use broker::memory_budget::Budgets;
 use broker::router::{self, Outcome};
 use bytes::Bytes;
-use storage::batch::{self, Batch, layout};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 
 /// The longest request that [`framing`] takes.
 const MAX_REQUEST_BYTES: usize = 1 << 20;
-/// What a batch may be opened to.
-pub const MAX_DECOMPRESSED_BYTES: usize = 1 << 20;
 
 /// A connection that receives `data` in pieces: the first byte says how large the pieces are. Every
 /// frame is answered in one of the ways that a handler has.
@@ -62,46 +58,6 @@ pub fn framing(data: &[u8]) {
 /// A request without its length, read and decoded as the router does.
 pub fn request(data: &[u8]) {
     let _refused = router::read_only(Bytes::copy_from_slice(data));
-}
-
-/// A record batch, as a produce request brings it and as readers open it. Where the first byte is
-/// odd, length and CRC are made right first, so that what lies behind them is reached.
-pub fn batch(data: &[u8]) {
-    let Some((how, data)) = data.split_first() else {
-        return;
-    };
-    let mut bytes = data.to_vec();
-    if how & 1 == 1 && bytes.len() >= layout::RECORDS {
-        let length = (bytes.len() - layout::LOG_OVERHEAD) as i32;
-        bytes[layout::BATCH_LENGTH..layout::BATCH_LENGTH + 4]
-            .copy_from_slice(&length.to_be_bytes());
-        let crc = crc32c(&bytes[layout::CRC_COVERS_FROM..]);
-        bytes[layout::CRC..layout::CRC + 4].copy_from_slice(&crc.to_be_bytes());
-    }
-    let bytes = Bytes::from(bytes);
-    for require_keys in [false, true] {
-        let limits = batch::Limits {
-            // With keys it is opened, to 64 times that at the most.
-            max_message_bytes: MAX_DECOMPRESSED_BYTES / 64,
-            require_keys,
-            timestamps: 0..=i64::MAX,
-        };
-        if batch::validate_client_batch(&bytes, &limits).is_ok() {
-            let parsed = Batch::parse(&bytes);
-            assert!(parsed.is_ok_and(|parsed| parsed.size_in_bytes() == bytes.len()));
-        }
-    }
-    for parsed in batch::batches(&bytes) {
-        let Ok(parsed) = parsed else { break };
-        let _ = (parsed.last_offset(), parsed.compression());
-    }
-    if let Ok(opened) = batch::Opened::open(&bytes, MAX_DECOMPRESSED_BYTES) {
-        let sound = opened.check().is_ok();
-        // One by one, and each is dropped before the next.
-        let read = opened.records().take_while(Result::is_ok).count();
-        assert_eq!(sound, opened.records().all(|record| record.is_ok()));
-        assert_eq!(read, opened.times().take_while(Result::is_ok).count());
-    }
 }
 
 /// What lies in `__consumer_offsets`: the first byte says whether it is read as a key, an offset or
@@ -183,12 +139,4 @@ impl AsyncRead for Pieces<'_> {
         self.rest = rest;
         Poll::Ready(Ok(()))
     }
-}
-
-fn crc32c(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg())
-        })
-    }) ^ !0
 }
