@@ -21,12 +21,17 @@
 //! was the newest of its key, or the marker though nothing of its transaction was left: who reads the
 //! log from its start within that time sees them. It is in the batch's header (KIP-534).
 
-#![allow(dead_code)]
-
 mod choose;
 mod filter;
 mod keys;
 mod offset_map;
+mod pass;
+mod rewrite;
 #[cfg(test)]
 mod test_batches;
+mod throttle;
 mod transactions;
+
+pub(crate) use choose::{Choice, LogFacts, choose};
+pub use pass::{CompactionStats, Compactor, CompactorConfig};
+pub use throttle::Throttle;

@@ -11,13 +11,13 @@
 //! - [`recovery`], [`checkpoint`]: what a start reads, and what a clean stop leaves;
 //! - [`reserved_disk`]: what goes on where the disk is full;
 //! - [`retention`]: which segments a log no longer keeps;
-//! - `compaction`: which records a log no longer keeps, because newer ones have their keys;
+//! - [`compaction`]: which records a log no longer keeps, because newer ones have their keys;
 //! - [`disk`], [`clock`]: every system call that writes, and the time.
 
 pub mod batch;
 pub mod checkpoint;
 pub mod clock;
-mod compaction;
+pub mod compaction;
 pub mod config;
 pub mod disk;
 pub mod error;

@@ -15,6 +15,7 @@
 //! ```
 
 mod checkpoints;
+mod compaction;
 mod folders;
 mod log_starts;
 mod parallel;
@@ -29,6 +30,8 @@ use std::thread::{self, JoinHandle};
 use uuid::Uuid;
 
 use self::checkpoints::Checkpoints;
+pub use self::compaction::Compacted;
+use self::compaction::Passes;
 pub use self::log_starts::Retained;
 use self::removals::Removals;
 
@@ -93,6 +96,8 @@ pub struct LogDir {
     stopped: AtomicBool,
     /// Files that are no log's any more.
     removals: Removals,
+    /// Who is compacted, or can't be.
+    passes: Passes,
     queue: Arc<SyncQueue>,
     sync_threads: Vec<JoinHandle<()>>,
     _lock: DiskLock,
@@ -146,6 +151,7 @@ impl LogDir {
             opening: Mutex::default(),
             stopped: AtomicBool::new(false),
             removals: Removals::default(),
+            passes: Passes::default(),
             queue,
             sync_threads,
             _lock: dir_lock,

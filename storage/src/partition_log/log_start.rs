@@ -73,10 +73,7 @@ impl PartitionLog {
         };
         let choice = retention::choose(&config, log, &facts, |at| match segments.get(at) {
             None => Err(Error::Closed),
-            Some(segment) => match segment.largest_timestamp()? {
-                Some(largest) => Ok(largest),
-                None => segment.modified_ms(),
-            },
+            Some(segment) => segment.newest_ms(),
         })?;
         if let Some((base_offset, timestamp)) = choice.future_timestamp
             && !self.future_timestamp_told.swap(true, Ordering::Relaxed)
@@ -223,15 +220,7 @@ impl PartitionLog {
             if self.shared.check_exists().is_err() {
                 return Ok(());
             }
-            for path in segment.paths() {
-                match self.shared.disk.remove_file(&path) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::io("remove", &path, &error));
-                    }
-                    _ => {}
-                }
-            }
-            Ok(())
+            segment.remove()
         })
     }
 }

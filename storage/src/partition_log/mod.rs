@@ -18,6 +18,7 @@
 //! unfinished commit, the *hidden tail*.
 
 mod append;
+mod compact;
 mod cut;
 mod derived;
 mod epochs;
@@ -283,7 +284,7 @@ impl PartitionLog {
         writer.producers.active()
     }
 
-    fn config(&self) -> Arc<LogConfig> {
+    pub(crate) fn config(&self) -> Arc<LogConfig> {
         Arc::clone(&self.config.read().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -3,7 +3,7 @@
 //! 1. the new files are on the device, called `.cleaned`;
 //! 2. they are renamed to `.swap`, the `.log` last. Once that is on the device there is no way back: a
 //!    start that finds a `.log.swap` goes on from here;
-//! 3. the old files are renamed to `.deleted`, and that is put on the device: an old segment beside the
+//! 3. the old files are renamed to `.<number>.deleted`, and that is put on the device: an old segment beside the
 //!    new one would have the same offsets;
 //! 4. the new files lose their `.swap`, which is put on the device before anything relies on it.
 //!
@@ -15,27 +15,32 @@ use std::sync::Arc;
 use super::PartitionLog;
 use super::sync::lock;
 use crate::error::{Error, Result};
-use crate::segment::{DELETED_SUFFIX, SWAP_SUFFIX, Segment};
+use crate::segment::{SWAP_SUFFIX, Segment, deleted_suffix};
 
 impl PartitionLog {
     /// Blocking. Puts `cleaned`, whose files are on the device, in the place of `replaced`, which
-    /// follow each other and are closed. Returns those, or `Closed` where they are not all the log's any
-    /// more. With any error but `ReadOnly` nothing was changed, and the caller removes the files of
-    /// `cleaned`; after that one the next start goes on with it.
+    /// follow each other and are closed. `Closed` where they are not all the log's any more. With any
+    /// error but `ReadOnly` nothing was changed, and `cleaned` is gone; after that one the next start
+    /// goes on with it.
     pub(crate) fn replace_segments(
         &self,
         replaced: &[Arc<Segment>],
-        cleaned: &Arc<Segment>,
+        cleaned: Segment,
     ) -> Result<()> {
         // Whoever takes segments out of the log, or deletes it, has this.
         let _checkpoint = lock(&self.checkpointed);
-        self.shared.check_writable()?;
-        if !self.has_segments(replaced) {
-            return Err(Error::Closed);
+        // Where the renaming fails, the `.log`, which comes last, has its old name.
+        let is_free = match self.shared.check_writable() {
+            Ok(()) if self.has_segments(replaced) => cleaned.rename(SWAP_SUFFIX),
+            Ok(()) => Err(Error::Closed),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = is_free {
+            cleaned.discard();
+            return Err(error);
         }
-        // Where this fails, the `.log`, which comes last, has not been renamed.
-        cleaned.rename(SWAP_SUFFIX)?;
-        self.swap(replaced, cleaned)
+        let cleaned = Arc::new(cleaned);
+        self.swap(replaced, &cleaned)
             .map_err(|error| self.shared.fail(&error))?;
 
         let _writer = lock(&self.writer);
@@ -44,7 +49,7 @@ impl PartitionLog {
         for segment in before.iter() {
             match replaced.iter().position(|old| Arc::ptr_eq(old, segment)) {
                 None => segments.push(Arc::clone(segment)),
-                Some(0) => segments.push(Arc::clone(cleaned)),
+                Some(0) => segments.push(Arc::clone(&cleaned)),
                 Some(_) => {}
             }
         }
@@ -54,8 +59,9 @@ impl PartitionLog {
 
     fn swap(&self, replaced: &[Arc<Segment>], cleaned: &Segment) -> Result<()> {
         self.sync_dir()?;
+        let suffix = deleted_suffix();
         for segment in replaced {
-            segment.rename(DELETED_SUFFIX)?;
+            segment.rename(&suffix)?;
         }
         self.sync_dir()?;
         cleaned.rename("")?;

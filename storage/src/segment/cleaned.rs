@@ -6,13 +6,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::index::Entry;
 use super::{BatchHead, Expected, Scan, Segment, Tail};
 use crate::batch::layout;
 use crate::disk::Disk;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::{LogConfig, Offset};
 
 /// The last part of the names of a segment that is being written.
@@ -20,11 +20,19 @@ const CLEANED_SUFFIX: &str = ".cleaned";
 /// Of one that is whole, and takes the place of others.
 pub(crate) const SWAP_SUFFIX: &str = ".swap";
 /// Of those whose place it takes.
-pub(crate) const DELETED_SUFFIX: &str = ".deleted";
+const DELETED_SUFFIX: &str = ".deleted";
 
 /// How much is written between two syncs: a device that has all of a segment to write at once keeps
 /// the syncs of other logs waiting.
 const SYNC_BYTES: u64 = 8 << 20;
+
+/// What segments are called that are no log's any more, and that somebody may still read: other than
+/// all before, of which some may have had the same offsets.
+pub(crate) fn deleted_suffix() -> String {
+    static DELETED: AtomicU64 = AtomicU64::new(0);
+    let number = DELETED.fetch_add(1, Ordering::Relaxed);
+    format!(".{number}{DELETED_SUFFIX}")
+}
 
 /// A segment that is being written. Memory: one buffer, and the entries of the indexes.
 #[derive(Debug)]
@@ -124,22 +132,13 @@ impl CleanedSegment {
 
     /// Puts everything on the device under the name that it has, and closes the files. The file of
     /// batches is as old as `modified_ms` says: where no batch has a timestamp that is the segment's
-    /// age.
+    /// age. Where this fails nothing is left.
     pub fn finish(mut self, modified_ms: i64) -> Result<Segment> {
-        self.flush()?;
-        if let Some(entry) = self.tail.due_time(self.segment.base_offset) {
-            entry.encode(&mut self.time_entries);
+        if let Err(error) = self.put_on_device(modified_ms) {
+            self.discard();
+            return Err(error);
         }
         let segment = self.segment;
-        segment
-            .offset_index
-            .replace_after(0, &self.offset_entries)?;
-        segment.time_index.replace_after(0, &self.time_entries)?;
-        let file = segment.log.file()?;
-        file.set_modified_ms(modified_ms)
-            .map_err(|error| segment.log.io("utimensat", &error))?;
-        segment.sync_indexes()?;
-        segment.log.sync()?;
         segment.close_log();
         segment.close_indexes();
         segment.set_largest_timestamp(&self.tail);
@@ -148,23 +147,37 @@ impl CleanedSegment {
         Ok(segment)
     }
 
+    fn put_on_device(&mut self, modified_ms: i64) -> Result<()> {
+        self.flush()?;
+        if let Some(entry) = self.tail.due_time(self.segment.base_offset) {
+            entry.encode(&mut self.time_entries);
+        }
+        let segment = &self.segment;
+        segment
+            .offset_index
+            .replace_after(0, &self.offset_entries)?;
+        segment.time_index.replace_after(0, &self.time_entries)?;
+        let file = segment.log.file()?;
+        file.set_modified_ms(modified_ms)
+            .map_err(|error| segment.log.io("utimensat", &error))?;
+        segment.sync_indexes()?;
+        segment.log.sync()
+    }
+
     /// Removes what was written.
-    pub fn discard(self, disk: &dyn Disk) -> Result<()> {
-        remove(disk, &self.segment)
+    pub fn discard(self) {
+        self.segment.discard();
     }
 }
 
-/// Removes the files of a segment that is no log's.
-pub(crate) fn remove(disk: &dyn Disk, segment: &Segment) -> Result<()> {
-    for path in segment.paths() {
-        match disk.remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", &path, &error));
-            }
-            _ => {}
+impl Segment {
+    /// Removes the files of a segment that never was a log's. What can't be removed is left to the next
+    /// start.
+    pub fn discard(&self) {
+        if let Err(error) = self.remove() {
+            tracing::warn!(%error, "what compaction has left stays until the next start");
         }
     }
-    Ok(())
 }
 
 /// Blocking. The offset that the batches come to of a segment that is to take the place of others,

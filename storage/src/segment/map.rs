@@ -135,6 +135,17 @@ impl MappedFile {
         Ok(())
     }
 
+    /// Removes the file, where it is there.
+    pub fn remove(&self) -> Result<()> {
+        let path = self.location();
+        match self.disk.remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(Error::io("remove", &path, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn located(&self, opened: &Opened) -> PathBuf {
         let moved_to = opened.moved_to.as_ref();
         moved_to.unwrap_or(&self.path).clone()

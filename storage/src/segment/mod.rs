@@ -10,6 +10,7 @@
 //! offsets by which readers find them; so a reader that takes the entries first and then `readable`
 //! never sees an entry that points beyond. Of the two indexes the time index comes first.
 
+mod batches;
 mod cleaned;
 mod damage;
 mod head;
@@ -26,9 +27,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
-pub(crate) use cleaned::{
-    CleanedSegment, DELETED_SUFFIX, SWAP_SUFFIX, end_of_swap, remove as remove_segment,
-};
+pub(crate) use batches::Batches;
+pub(crate) use cleaned::{CleanedSegment, SWAP_SUFFIX, deleted_suffix, end_of_swap};
 pub(crate) use damage::{Damage, DamagedRange};
 pub(crate) use head::BatchHead;
 pub(crate) use index::{Entries, Index, OffsetEntry, TimeEntry};
@@ -304,6 +304,11 @@ impl Segment {
             .try_for_each(|file| file.rename(suffix))
     }
 
+    /// Removes the files.
+    pub fn remove(&self) -> Result<()> {
+        self.files().into_iter().try_for_each(MappedFile::remove)
+    }
+
     fn files(&self) -> [&MappedFile; 3] {
         [&self.log, self.offset_index.file(), self.time_index.file()]
     }
@@ -402,6 +407,31 @@ impl Segment {
             .transient()?
             .modified_ms()
             .map_err(|error| self.log.io("stat", &error))
+    }
+
+    /// Blocking. How new the segment is: its largest timestamp, or else when its file was written.
+    pub fn newest_ms(&self) -> Result<i64> {
+        match self.largest_timestamp()? {
+            Some(largest) => Ok(largest),
+            None => self.modified_ms(),
+        }
+    }
+
+    /// Blocking. The largest timestamp of the first batch; `None` where it has none, or there is none.
+    pub fn first_timestamp(&self) -> Result<Option<i64>> {
+        if self.size() == 0 {
+            return Ok(None);
+        }
+        let first = self.without_handles(|| BatchReader::heads(self).head(0))?;
+        let timestamp = first.ok().map(|(head, _)| head.max_timestamp);
+        Ok(timestamp.filter(|timestamp| *timestamp > NO_TIMESTAMP))
+    }
+
+    /// Blocking. Where the first batch begins that has offsets from `offset` on; the segment's end where
+    /// there is none.
+    pub fn position_from(&self, offset: Offset) -> Result<u64> {
+        let found = self.without_handles(|| self.seek(offset))?;
+        Ok(found.map_or(self.size(), |(position, _)| position))
     }
 
     /// Gives readers everything that is written.

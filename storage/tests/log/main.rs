@@ -2,6 +2,7 @@
 
 mod append_and_read;
 mod commit;
+mod compaction;
 mod compression;
 mod damage;
 mod delete_records;
