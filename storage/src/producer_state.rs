@@ -20,7 +20,6 @@
 //! int64 · offset delta int32 · timestamp int64 · coordinator epoch int32 · first offset of the
 //! open transaction int64 (-1: none). It has only the last batch of each producer.
 
-#[allow(dead_code)]
 mod last_record;
 
 use std::collections::HashMap;

@@ -112,6 +112,27 @@ impl std::fmt::Debug for Compactor {
     }
 }
 
+/// Where the pass ends: as chosen, or before the segment with the first transaction whose end is not
+/// known. That of one which has not ended yet is not chosen, so it is in a part that cannot be read.
+fn decided_end(
+    closed: &[Arc<Segment>],
+    choice: &Choice,
+    transactions: &Transactions,
+) -> Result<Offset> {
+    let undecided = transactions.first_undecided();
+    let Some(first) = undecided.filter(|first| *first < choice.end_offset) else {
+        return Ok(choice.end_offset);
+    };
+    let mut before = closed.iter().map(|segment| segment.base_offset());
+    let end = before.rfind(|base| *base <= first);
+    end.filter(|end| *end > choice.first_dirty_offset)
+        .ok_or_else(|| {
+            Error::CorruptBatch(format!(
+                "how the transaction at offset {first} has ended cannot be read: nothing from there on is compacted"
+            ))
+        })
+}
+
 impl Compactor {
     /// One that stops, in the midst of a pass too, when `stop` is set. The throttle is for all that
     /// share it.
@@ -161,9 +182,7 @@ impl Compactor {
             first_dirty_offset: choice.first_dirty_offset,
             ..CompactionStats::default()
         };
-        let end = transactions
-            .first_undecided()
-            .map_or(choice.end_offset, |first| first.min(choice.end_offset));
+        let end = decided_end(closed, choice, transactions)?;
         let end = self.build_map(
             closed,
             choice.first_dirty_offset,

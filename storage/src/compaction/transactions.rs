@@ -3,8 +3,8 @@
 //! Both are learnt from the log itself: a transaction's batches have its producer's id and the
 //! transactional bit, and end with a control batch of the same producer, whose record (the marker)
 //! says how. One walk over the log's batches, from its start to its end, finds for each aborted
-//! transaction where it begins and ends ([`Transactions::learn`]). Only markers are read whole; of
-//! other batches the header is. A log that never had a transaction needs no walk: who meets the first
+//! transaction where it begins and ends ([`Transactions::learn`]). Of other batches than markers only the
+//! header and the checksum are looked at. A log that never had a transaction needs no walk: who meets the first
 //! transactional batch without one is told so, and asks for it.
 //!
 //! What has no marker is undecided. So is everything from a batch on that cannot be read in the walk,
@@ -53,6 +53,11 @@ impl Transactions {
     /// The walk: the next batch of the log. From its start to its end, then [`Transactions::learnt`].
     pub fn learn(&mut self, batch: &Batch<'_>) {
         if self.unreadable_from.is_some() {
+            return;
+        }
+        if batch.check_crc().is_err() {
+            // Nothing of it is believed, not even that it is no marker.
+            self.unreadable_from(batch.base_offset());
             return;
         }
         let producer_id = batch.producer_id();

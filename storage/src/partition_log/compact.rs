@@ -47,13 +47,26 @@ impl PartitionLog {
             limit: high_watermark.min(offsets.last_stable_offset),
         };
         let segment = |at: usize| segments.get(at).ok_or(Error::Closed);
-        let choice = compaction::choose(
-            &config,
-            log,
-            &facts,
-            |at| segment(at)?.newest_ms(),
-            |at| segment(at)?.first_timestamp(),
-        )?;
+        let choose = |log| {
+            compaction::choose(
+                &config,
+                log,
+                &facts,
+                |at| segment(at)?.newest_ms(),
+                |at| segment(at)?.first_timestamp(),
+            )
+        };
+        let mut choice = choose(log)?;
+        // Asked last: most logs have nothing to be compacted, and no transactions.
+        if choice.is_some()
+            && let Some(first) = lock(&self.writer).producers.first_open_transaction()
+            && first < log.limit
+        {
+            choice = choose(LogFacts {
+                limit: first,
+                ..log
+            })?;
+        }
         if let Some(invalid) = choice.and_then(|choice| choice.invalid_checkpoint) {
             let (topic, partition) = (self.topic(), self.partition());
             tracing::warn!(

@@ -88,7 +88,13 @@ fn what_cannot_be_read_may_have_been_a_marker() {
         bytes.swap(layout_records() + 8, layout_records() + 9);
         bytes[layout_records() + 8] = 7 << 1;
     });
-    for bad in [damaged, short_key] {
+    // A marker of which a changed bit makes a data batch.
+    let disguised = {
+        let mut bytes = marker(1, 1, COMMIT).to_vec();
+        bytes[crate::batch::layout::ATTRIBUTES + 1] &= !(1 << 5);
+        Bytes::from(bytes)
+    };
+    for bad in [damaged, short_key, disguised] {
         let log = [data(1, 0), bad, data(1, 2), marker(1, 3, ABORT)];
         let transactions = learnt(&log);
         assert_eq!(aborted(&transactions, &log), [0; 0]);
