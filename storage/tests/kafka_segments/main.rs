@@ -8,6 +8,7 @@
 //!   folder like the archive's).
 
 mod archive;
+mod folders;
 mod indexes;
 mod said;
 mod segments;
