@@ -107,6 +107,14 @@ impl Round<'_> {
         }
 
         let records = Records::of_sound(*batch, self.max_decompressed_bytes)?;
+        let mut keys = Vec::with_capacity(records.count());
+        if !is_control {
+            records.each(|record| {
+                keys.extend(record.key);
+                Ok(())
+            })?;
+        }
+        self.map.warm(keys.into_iter());
         let mut counts = Counts::default();
         let mut kept = Vec::new();
         let mut has_tombstone = false;

@@ -53,6 +53,7 @@ pub(crate) fn map_keys(
             }
             Ok(())
         })?;
+        map.warm(keys.iter().map(|(key, _)| *key));
         mapped.is_full = !keys.iter().all(|(key, offset)| map.put(key, *offset));
     }
     if !mapped.is_full && batch.last_offset() >= first_dirty_offset {
