@@ -250,6 +250,11 @@ impl Catalog {
         self.inner.log_dir.read_only_partitions()
     }
 
+    /// The partitions whose last compaction failed, with the reason, until it is tried again.
+    pub fn uncleanable_partitions(&self) -> Vec<(String, i32, String)> {
+        self.inner.log_dir.uncleanable_partitions()
+    }
+
     /// Blocking. Deletes records of partitions up to where each is told; see
     /// [`LogDir::delete_records`].
     pub fn delete_records(

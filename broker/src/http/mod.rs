@@ -82,6 +82,7 @@ async fn metrics(State(broker): State<Arc<Broker>>) -> impl IntoResponse {
     memory(&broker, &mut text);
     partitions(&broker, &mut text);
     read_only(&broker, &mut text);
+    uncleanable(&broker, &mut text);
     disk(&broker, &mut text);
     (
         [(
@@ -134,6 +135,16 @@ fn read_only(broker: &Broker, text: &mut String) {
             "milena_partition_read_only{{topic=\"{topic}\",partition=\"{partition}\"}} 1"
         );
     }
+}
+
+/// The partitions whose last compaction failed.
+fn uncleanable(broker: &Broker, text: &mut String) {
+    let _ = writeln!(
+        text,
+        "# TYPE milena_compaction_uncleanable_partitions gauge\n\
+         milena_compaction_uncleanable_partitions {}",
+        broker.catalog.uncleanable_partitions().len()
+    );
 }
 
 /// The offsets of every partition: their rates are the records produced.

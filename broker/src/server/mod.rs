@@ -5,8 +5,9 @@
 //! in the listen backlog.
 //!
 //! Stop, in this order, so that no accepted write is lost: no connection is accepted and nothing more
-//! is read; requests that were read are answered, within [`DRAIN`]; connections close; model topics
-//! end their commits; every log is synced and the clean-shutdown marker written.
+//! is read; requests that were read are answered, within [`DRAIN`]; connections close; compaction
+//! ends where it is; model topics end their commits; every log is synced and the clean-shutdown marker
+//! written.
 
 use std::io;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::{Broker, http, open_files};
 
 mod accepting;
 pub mod admission;
+mod compaction;
 mod log_allowance;
 mod open;
 mod retention;
@@ -96,6 +98,11 @@ impl Server {
         let opened = open::open(&config, advertised, shutdown.clone()).await?;
         let (log_dir, broker) = (opened.log_dir, opened.broker);
 
+        let compaction = tokio::spawn(compaction::run(
+            log_dir.clone(),
+            opened.cleaner,
+            shutdown.clone(),
+        ));
         let mut background = vec![
             tokio::spawn(checkpoints(
                 log_dir.clone(),
@@ -138,6 +145,7 @@ impl Server {
             log_dir,
             stop,
             accepting,
+            compaction,
             background,
         })
     }
@@ -152,6 +160,7 @@ pub struct RunningServer {
     log_dir: Arc<LogDir>,
     stop: watch::Sender<bool>,
     accepting: JoinHandle<()>,
+    compaction: JoinHandle<()>,
     background: Vec<JoinHandle<()>>,
 }
 
@@ -176,6 +185,7 @@ impl RunningServer {
         tracing::info!("stopping");
         self.stop.send_replace(true);
         report_panic("accepting", self.accepting.await);
+        report_panic("compaction", self.compaction.await);
         open::close(&self.broker, &self.log_dir).await?;
         for task in self.background {
             report_panic("background", task.await);

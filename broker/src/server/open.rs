@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::Broker;
 use crate::catalog::{CATALOG_TOPIC, Catalog, CatalogError, NewTopic, TopicKind};
+use crate::cleaner_config::CleanerConfig;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Problem};
 use crate::fetch_session::FetchSessions;
@@ -59,6 +60,8 @@ pub(super) struct Opened {
     pub(super) log_dir: Arc<LogDir>,
     pub(super) disk: Arc<ReservedDisk>,
     pub(super) broker: Arc<Broker>,
+    /// What compaction obeys, from now on.
+    pub(super) cleaner: watch::Receiver<CleanerConfig>,
 }
 
 /// Opens everything; what was opened is closed again if a later part fails.
@@ -71,11 +74,13 @@ pub(super) async fn open(
     let disk = ReservedDisk::new(Arc::new(RealDisk), folder, ESSENTIAL_TOPICS);
     let disk = Arc::new(disk);
     let log_dir = Arc::new(open_log_dir(config, &disk).await?);
-    match open_broker(config, advertised, shutdown, &log_dir, &disk).await {
+    let (told, cleaner) = watch::channel(config.log.cleaner());
+    match open_broker(config, advertised, shutdown, &log_dir, &disk, told).await {
         Ok(broker) => Ok(Opened {
             log_dir,
             disk,
             broker,
+            cleaner,
         }),
         Err(error) => {
             if let Err(error) = close_log_dir(&log_dir).await {
@@ -111,6 +116,7 @@ async fn open_broker(
     shutdown: watch::Receiver<bool>,
     log_dir: &Arc<LogDir>,
     disk: &Arc<ReservedDisk>,
+    cleaner: watch::Sender<CleanerConfig>,
 ) -> Result<Arc<Broker>, OpenError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let defaults = config.topic_defaults()?;
@@ -144,12 +150,17 @@ async fn open_broker(
     );
     let admission = config.admission()?;
     let (limits, file) = (admission.clone(), config.broker.clone());
+    let cleaner_of_file = config.log.cleaner();
     let observed = catalog.observe_broker_configs(move |configs| {
         let max_connections = configs.number("max.connections");
         limits.set_max_connections(max_connections.unwrap_or(file.max_connections));
         let per_ip = configs.number("max.connections.per.ip");
         let per_ip_of_file = usize::try_from(file.max_connections_per_ip).unwrap_or(usize::MAX);
         limits.set_max_connections_per_ip(per_ip.unwrap_or(per_ip_of_file));
+        cleaner.send_if_modified(|now| {
+            let before = std::mem::replace(now, cleaner_of_file.with(configs));
+            before != *now
+        });
     });
     observed.await;
     Ok(Arc::new(Broker {

@@ -2,6 +2,7 @@
 //! do to a commit.
 
 mod commit;
+mod compaction;
 mod conformance;
 mod crash;
 mod crash_points;
