@@ -4,7 +4,7 @@ use bytes::Bytes;
 use faulty_disk::Random;
 use storage::LogConfig;
 use storage::batch::{BatchBuilder, Compression, Header, layout};
-use storage::config::{CompressionType, TimestampType};
+use storage::config::{CompressionType, NEVER, TimestampType};
 
 use crate::model::Sent;
 
@@ -16,13 +16,18 @@ const CODECS: [Compression; 5] = [
     Compression::Zstd,
 ];
 
+/// How many keys there are.
+const KEYS: u64 = 7;
+
 /// A client's batch of one to six records, each of whose values is `number` and some more bytes;
-/// timestamps are around `now_ms`, in any order.
+/// timestamps are around `now_ms`, in any order. With `keyed` the keys are few, and some of the values are
+/// missing.
 pub fn batch(
     random: &mut Random,
     number: u64,
     now_ms: i64,
     producer: Option<(i64, i16, i32)>,
+    keyed: bool,
 ) -> Sent {
     let mut batch = BatchBuilder::new(CODECS[random.below(8).min(4) as usize]);
     if let Some((id, epoch, sequence)) = producer {
@@ -32,6 +37,7 @@ pub fn batch(
     let mut times = Vec::new();
     // Clients without a clock send -1.
     let timeless = random.one_in(16);
+    let mut keys = Random::new(number);
     for _ in 0..count {
         let time = if timeless {
             -1
@@ -49,7 +55,13 @@ pub fn batch(
         } else {
             Vec::new()
         };
-        batch.push(time, Some(b"key"), Some(&value), &headers);
+        if keyed {
+            let key = [b'a' + keys.below(KEYS) as u8];
+            let value = (!keys.one_in(5)).then_some(&value[..]);
+            batch.push(time, Some(&key), value, &headers);
+        } else {
+            batch.push(time, Some(b"key"), Some(&value), &headers);
+        }
         times.push(time);
     }
     Sent {
@@ -85,6 +97,15 @@ pub fn config(random: &mut Random) -> LogConfig {
         file_delete_delay_ms: random.below(2) * 10_000,
         ..LogConfig::default()
     }
+}
+
+/// What is compacted, and when.
+pub fn compaction(config: &mut LogConfig, random: &mut Random) {
+    config.compact = random.below(4) > 0;
+    config.min_cleanable_dirty_ratio = [0.0, 0.0, 0.5][random.below(3) as usize];
+    config.min_compaction_lag_ms = if random.one_in(4) { 4_000 } else { 0 };
+    config.max_compaction_lag_ms = if random.one_in(4) { 9_000 } else { NEVER };
+    config.delete_retention_ms = [0, 5_000, 20_000][random.below(3) as usize];
 }
 
 /// A batch that has to be refused, whatever the log has.

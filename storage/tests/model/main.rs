@@ -1,12 +1,13 @@
 //! The log under thousands of histories, each drawn from a seed: batches good and bad, idempotent
 //! producers that repeat themselves, reads and lookups, rolls, deletions, staging and discarding,
-//! changes of configuration, calls that fail, full disks, kills, power cuts that leave any part of
+//! compaction, changes of configuration, calls that fail, full disks, kills, power cuts that leave any part of
 //! what was not synced, also in the middle of a recovery, and restarts. Beside it goes a model that is
 //! a list of batches.
 //!
 //! After every step the log answers as the model does. After a crash the log is a prefix of the
 //! model, as long as what was said to be durable at least; a derived partition has what was recorded
-//! of it; no offset has had two batches under one epoch; and a producer's last batch is known.
+//! of it; no offset has had two batches under one epoch; and a producer's last batch is known. What a
+//! compaction has left, or a crash in its midst, is one that is allowed (`compaction.rs`).
 //!
 //! - `MILENA_LOG_HISTORIES=100000 cargo test --release -p storage --test model -- --nocapture` for more
 //!   of them than by default, from another seed on every time (`MILENA_LOG_FIRST_SEED` says from which).
@@ -16,6 +17,7 @@
 
 mod batches;
 mod check;
+mod compaction;
 mod model;
 mod plan;
 mod steps;
@@ -32,23 +34,38 @@ use faulty_disk::Random;
 use plan::Step;
 use world::World;
 
-const HISTORIES: u64 = 150;
+const HISTORIES: u64 = 250;
+/// Set in the seed of a history in which logs are compacted.
+const COMPACTING: u64 = 1 << 63;
 
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
     Some(value.parse().expect("a number"))
 }
 
+/// What a history begins with.
+#[derive(Clone)]
+struct Beginning {
+    random: Random,
+    compacting: bool,
+}
+
 /// The steps of a seed, and the numbers for all else.
-fn plan(seed: u64) -> (Vec<Step>, Random) {
-    let mut random = Random::new(seed);
-    let steps = plan::draw(&mut random);
-    (steps, random)
+fn plan(seed: u64) -> (Vec<Step>, Beginning) {
+    let mut random = Random::new(seed & !COMPACTING);
+    let compacting = seed & COMPACTING != 0;
+    let steps = plan::draw(&mut random, compacting);
+    (steps, Beginning { random, compacting })
 }
 
 /// Takes the steps, and says what went wrong, and at which.
-fn run(steps: &[Step], random: &Random, trace: Option<&mut Vec<String>>) -> Result<(), String> {
-    let mut world = World::new(random.clone(), trace.is_some());
+fn run(
+    steps: &[Step],
+    beginning: &Beginning,
+    trace: Option<&mut Vec<String>>,
+) -> Result<(), String> {
+    let random = beginning.random.clone();
+    let mut world = World::new(random, beginning.compacting, trace.is_some());
     let outcome = catch_unwind(AssertUnwindSafe(|| -> Outcome {
         world.begin()?;
         for (index, step) in steps.iter().enumerate() {
@@ -75,7 +92,7 @@ fn kind(what: &str) -> String {
 }
 
 /// Leaves out what is not needed for a history to fail so.
-fn shrink(mut steps: Vec<Step>, random: &Random, failure: &str) -> Vec<Step> {
+fn shrink(mut steps: Vec<Step>, beginning: &Beginning, failure: &str) -> Vec<Step> {
     let mut size = steps.len().div_ceil(2);
     while size > 0 {
         let mut index = 0;
@@ -83,7 +100,7 @@ fn shrink(mut steps: Vec<Step>, random: &Random, failure: &str) -> Vec<Step> {
         while index < steps.len() {
             let mut without = steps.clone();
             without.drain(index..(index + size).min(steps.len()));
-            if run(&without, random, None).is_err_and(|what| kind(&what) == kind(failure)) {
+            if run(&without, beginning, None).is_err_and(|what| kind(&what) == kind(failure)) {
                 steps = without;
                 shorter = true;
             } else {
@@ -99,14 +116,14 @@ fn shrink(mut steps: Vec<Step>, random: &Random, failure: &str) -> Vec<Step> {
 
 /// Runs a history once more with as few steps as it takes, and shows them.
 fn explain(seed: u64) -> String {
-    let (steps, random) = plan(seed);
-    let first = run(&steps, &random, None);
+    let (steps, beginning) = plan(seed);
+    let first = run(&steps, &beginning, None);
     let steps = match &first {
-        Err(failure) => shrink(steps, &random, failure),
+        Err(failure) => shrink(steps, &beginning, failure),
         Ok(()) => steps,
     };
     let mut trace = Vec::new();
-    let result = run(&steps, &random, Some(&mut trace));
+    let result = run(&steps, &beginning, Some(&mut trace));
     format!(
         "{}\nseed {seed}: {first:?}\n{} steps of it: {result:?}",
         trace.join("\n"),
@@ -123,8 +140,8 @@ fn histories(seeds: impl Fn(u64) -> Option<u64> + Sync) -> u64 {
                 loop {
                     let index = next.fetch_add(1, Ordering::Relaxed);
                     let Some(seed) = seeds(index) else { break };
-                    let (steps, random) = plan(seed);
-                    if let Err(what) = run(&steps, &random, None) {
+                    let (steps, beginning) = plan(seed);
+                    if let Err(what) = run(&steps, &beginning, None) {
                         let mut failed = failed.lock().expect("not poisoned");
                         failed.push((seed, what));
                         // Enough to look at.
@@ -159,7 +176,9 @@ fn no_history_sets_the_log_and_the_model_apart() {
         now.unwrap_or_default().as_secs() << 24
     });
     let count = variable("MILENA_LOG_HISTORIES").unwrap_or(HISTORIES);
-    histories(|index| (index < count).then(|| first.wrapping_add(index)));
+    // Logs are compacted in every other one.
+    let seed = |index| (first.wrapping_add(index) & !COMPACTING) | (COMPACTING * (index % 2));
+    histories(|index| (index < count).then(|| seed(index)));
     println!("{count} histories from seed {first}");
 }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use storage::batch::header::{Batch, patch_header, patch_header_with_log_append_time};
 
+use crate::compaction::Pass;
+
 /// One batch of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
@@ -12,8 +14,10 @@ pub struct Stored {
     pub epoch: i32,
     /// As it lies in the log.
     pub bytes: Bytes,
-    /// The records' timestamps.
-    pub times: Vec<i64>,
+    /// The offset after it.
+    pub next: i64,
+    /// The records' timestamps and offsets; some are missing where the log was compacted.
+    pub times: Vec<(i64, i64)>,
     /// Whose it is, and its first sequence.
     pub producer: Option<(i64, i16, i32)>,
 }
@@ -34,13 +38,14 @@ impl Stored {
             base,
             epoch,
             bytes: [&header, &batch.bytes[header.len()..]].concat().into(),
-            times,
+            next: base + times.len() as i64,
+            times: times.into_iter().zip(base..).collect(),
             producer: batch.producer,
         }
     }
 
     pub fn next(&self) -> i64 {
-        self.base + self.times.len() as i64
+        self.next
     }
 }
 
@@ -78,6 +83,8 @@ pub struct Model {
     /// What a changelog has recorded as a derived partition's end.
     pub recorded: i64,
     pub epoch: i32,
+    /// Of each epoch the first batch that was ever appended under it.
+    pub epoch_starts: Vec<(i32, i64)>,
     pub producers: BTreeMap<i64, Producer>,
     /// Batches whose append has failed; if nothing came after, a crash may leave them.
     pub failed: Vec<Stored>,
@@ -85,6 +92,10 @@ pub struct Model {
     pub seen: BTreeMap<(i32, i64), Bytes>,
     /// A sync has failed, or may have.
     pub read_only: Tri,
+    /// Compactions that a start may find done, in part or not at all.
+    pub passes: Vec<Pass>,
+    /// Records are missing.
+    pub compacted: bool,
 }
 
 /// What is known of something.
@@ -115,6 +126,10 @@ impl Model {
             producer.certain = (producer.certain + 1).min(5);
         }
         self.end = stored.next();
+        let newest = self.epoch_starts.last().map(|(epoch, _)| *epoch);
+        if newest != Some(stored.epoch) {
+            self.epoch_starts.push((stored.epoch, stored.base));
+        }
         self.batches.push(stored);
         if visible {
             self.publish(self.end)?;
@@ -147,6 +162,7 @@ impl Model {
     /// The log ends at `end`, where a batch begins.
     pub fn truncate(&mut self, end: i64) {
         self.batches.retain(|batch| batch.base < end);
+        self.epoch_starts.retain(|(_, start)| *start < end);
         self.end = end;
         self.durable = self.durable.min(end);
         self.synced = self.synced.min(end);
@@ -207,8 +223,8 @@ impl Model {
             .iter()
             .filter(|batch| batch.base < self.high_watermark);
         let all = visible.flat_map(|batch| {
-            let times = batch.times.iter().zip(batch.base..);
-            times.map(|(time, offset)| (*time, offset, batch.epoch))
+            let times = batch.times.iter();
+            times.map(|(time, offset)| (*time, *offset, batch.epoch))
         });
         all.filter(|(_, offset, _)| *offset >= self.log_start)
     }
@@ -224,16 +240,16 @@ impl Model {
         self.at_time(largest).filter(|_| largest >= 0)
     }
 
-    /// The leader epochs, and where each begins.
+    /// The leader epochs, and where each begins: the one that the log's start lies in with the log.
     fn epochs(&self) -> Vec<(i32, i64)> {
-        let mut epochs: Vec<(i32, i64)> = Vec::new();
-        for batch in &self.batches {
-            if epochs.last().is_none_or(|(epoch, _)| *epoch != batch.epoch) {
-                epochs.push((batch.epoch, batch.base.max(self.log_start)));
-            }
-        }
+        let mut epochs = self.epoch_starts.clone();
         if epochs.last().is_none_or(|(epoch, _)| *epoch != self.epoch) {
             epochs.push((self.epoch, self.end));
+        }
+        let begun = epochs.partition_point(|(_, start)| *start <= self.log_start);
+        epochs.drain(..begun.saturating_sub(1));
+        if let Some((_, start)) = epochs.first_mut() {
+            *start = self.log_start.max(*start);
         }
         epochs
     }

@@ -22,6 +22,8 @@ pub enum Step {
     Delete(u64),
     /// What the configuration does not keep goes, and files that are due.
     Retain,
+    /// Logs that need it are compacted.
+    Compact,
     Configure(u64),
     /// The clock goes on.
     Tick(u64),
@@ -47,12 +49,37 @@ pub enum Step {
 
 const MOST_STEPS: u64 = 70;
 
-/// The steps of a history.
-pub fn draw(random: &mut Random) -> Vec<Step> {
+/// The steps of a history. With `compacting`, more of them come in between.
+pub fn draw(random: &mut Random, compacting: bool) -> Vec<Step> {
     let count = 10 + random.below(MOST_STEPS - 10);
     // In some histories nothing goes wrong but the power.
     let faults = random.below(3) > 0;
-    (0..count).map(|_| step(random, faults)).collect()
+    let steps = (0..count).map(|_| step(random, faults));
+    if !compacting {
+        return steps.collect();
+    }
+    let mut others = Random::new(count);
+    let mut all = Vec::new();
+    for step in steps {
+        others = Random::new(others.next() ^ seed_of(step));
+        match others.below(12) {
+            0 | 1 => all.push(Step::Compact),
+            // Goes down in the midst of it.
+            2 => all.extend([Step::CrashSoon(others.next()), Step::Compact]),
+            3 => all.push(Step::Tick(others.next())),
+            4 if others.one_in(3) => all.push(Step::Configure(others.next())),
+            _ => {}
+        }
+        all.push(step);
+    }
+    all
+}
+
+fn seed_of(step: Step) -> u64 {
+    match step {
+        Step::Append(seed, _) | Step::Produce(seed, _) | Step::Several(seed) => seed,
+        _ => 0,
+    }
 }
 
 fn step(random: &mut Random, faults: bool) -> Step {

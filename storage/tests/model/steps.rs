@@ -77,7 +77,7 @@ impl World {
             check::look_up(&derived, &self.derived, &mut self.random)?;
         }
         let now_ms = self.now_ms();
-        let sent = batches::batch(&mut self.random, u64::MAX, now_ms, None);
+        let sent = batches::batch(&mut self.random, u64::MAX, now_ms, None, true);
         let appended = ordinary
             .append(&sent.bytes)
             .map_err(|error| format!("at the end: {error}"))?;
@@ -99,8 +99,12 @@ impl World {
             Step::Checkpoint => self.checkpoint(),
             Step::Delete(seed) => self.delete(&mut random(seed)),
             Step::Retain => self.retain(),
+            Step::Compact => self.compact(),
             Step::Configure(seed) => {
                 self.config = batches::config(&mut random(seed));
+                if self.compacting {
+                    batches::compaction(&mut self.config, &mut random(!seed));
+                }
                 let Open {
                     ordinary, derived, ..
                 } = self.open();
@@ -109,7 +113,11 @@ impl World {
                 Ok(())
             }
             Step::Tick(seed) => {
-                let ms = random(seed).below(9_000) as i64;
+                let mut ms = random(seed).below(9_000) as i64;
+                if self.compacting && random(!seed).one_in(4) {
+                    // As long as a log is left alone after a compaction that has failed.
+                    ms += 60_000;
+                }
                 self.clock
                     .fetch_add(ms, std::sync::atomic::Ordering::Relaxed);
                 Ok(())
@@ -131,7 +139,11 @@ impl World {
             Step::Stop => self.stop(),
             Step::Crash(_) => self.crash(),
             Step::CrashSoon(seed) => {
-                self.disk.crash_after(1 + random(seed).below(25));
+                // A compaction takes more calls than most; and what is down already stays down.
+                let calls = if self.compacting { 90 } else { 25 };
+                if !self.disk.has_crashed() {
+                    self.disk.crash_after(1 + random(seed).below(calls));
+                }
                 Ok(())
             }
         }
@@ -179,7 +191,13 @@ impl World {
 
     fn batch(&mut self, random: &mut Random, producer: Option<(i64, i16, i32)>) -> Sent {
         self.number += 1;
-        batches::batch(random, self.number, self.now_ms(), producer)
+        batches::batch(
+            random,
+            self.number,
+            self.now_ms(),
+            producer,
+            self.compacting,
+        )
     }
 
     fn log_append_time(&self) -> Option<i64> {
@@ -229,7 +247,7 @@ impl World {
     }
 
     /// An operation has failed: it may where there is trouble, or on a read-only log.
-    fn failed(&mut self, ordinary: bool, what: &str, error: &Error) -> Outcome {
+    pub fn failed(&mut self, ordinary: bool, what: &str, error: &Error) -> Outcome {
         self.note(|| format!("    {what}: {error}"));
         let model = if ordinary {
             &mut self.ordinary
@@ -343,7 +361,7 @@ impl World {
         let mut again = storage::batch::BatchBuilder::new(storage::batch::Compression::None)
             .producer(id, epoch, sequence);
         for _ in base..=last {
-            again.push(self.now_ms(), None, Some(b"again"), &[]);
+            again.push(self.now_ms(), Some(b"key"), Some(b"again"), &[]);
         }
         match self.open().ordinary.append(&again.build()) {
             Ok(appended) => {
@@ -497,7 +515,10 @@ impl World {
             match retained.log_start_offset {
                 Ok(start) => {
                     let sound = model.boundaries(model.log_start, model.high_watermark);
-                    ensure(sound.contains(&start), || {
+                    // Where a segment begins, there may be no batch any more.
+                    let between = model.compacted
+                        && (model.log_start..=model.high_watermark).contains(&start);
+                    ensure(sound.contains(&start) || between, || {
                         format!("retention begins the log at {start}")
                     })?;
                     model.delete(start);

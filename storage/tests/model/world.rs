@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::batches;
 use crate::check::{self, Outcome, ensure};
+use crate::compaction;
 use crate::model::{Model, Stored, Tri};
 
 /// How often a start may be cut short in a row.
@@ -35,6 +36,8 @@ pub struct World {
     /// The next batch's number.
     pub number: u64,
     pub trace: Option<Vec<String>>,
+    /// Logs are compacted.
+    pub compacting: bool,
     runtime: Runtime,
     folder: TempDir,
     starts: u64,
@@ -49,7 +52,7 @@ pub struct Open {
 }
 
 impl World {
-    pub fn new(mut random: Random, traced: bool) -> Self {
+    pub fn new(mut random: Random, compacting: bool, traced: bool) -> Self {
         // In memory, where there is such a folder.
         let shared = PathBuf::from("/dev/shm");
         let place = if shared.is_dir() {
@@ -58,7 +61,11 @@ impl World {
             std::env::temp_dir()
         };
         let folder = tempfile::tempdir_in(place).expect("a folder");
-        let config = batches::config(&mut random);
+        let seed = random.clone().next();
+        let mut config = batches::config(&mut random);
+        if compacting {
+            batches::compaction(&mut config, &mut Random::new(seed));
+        }
         Self {
             disk: FaultyDisk::over(&folder.path().join("0")),
             random,
@@ -70,6 +77,7 @@ impl World {
             readable: false,
             number: 0,
             trace: traced.then(Vec::new),
+            compacting,
             runtime: tokio::runtime::Builder::new_current_thread()
                 .build()
                 .expect("a runtime"),
@@ -146,6 +154,11 @@ impl World {
             .map_err(|error| format!("the first start: {error}"))?;
         open.derived.publish(0).map_err(|error| error.to_string())?;
         self.readable = true;
+        if self.compacting {
+            // Until there is a recovery point, a start can't tell what a power cut has taken out of the
+            // midst of a log from what compaction has.
+            open.dir.checkpoint().map_err(|error| error.to_string())?;
+        }
         self.open = Some(open);
         Ok(())
     }
@@ -171,7 +184,7 @@ impl World {
                 false
             }
         };
-        let late = ordinary.append(&batches::batch(&mut self.random, 0, 0, None).bytes);
+        let late = ordinary.append(&batches::batch(&mut self.random, 0, 0, None, true).bytes);
         ensure(late.is_err(), || "an append after the stop".to_owned())?;
         drop((dir, ordinary, derived));
         if clean {
@@ -303,6 +316,8 @@ impl World {
         }
         self.readable = true;
         let found = check::batches_of(&derived, ReadLimit::HighWatermark)?;
+        compaction::follow_start(model, &found, recorded, start)
+            .map_err(|what| format!("derived: {what}"))?;
         model.truncate(recorded);
         model.delete(start);
         model.maybe_start = start;
@@ -342,6 +357,7 @@ fn follow_ordinary(log: &PartitionLog, model: &mut Model, clean: bool) -> Outcom
     model.delete(start);
     model.maybe_start = start;
     let found = check::batches_of(log, ReadLimit::LogEnd)?;
+    compaction::follow_start(model, &found, end, start)?;
     let mut expected = model.batches.iter();
     let mut left = Vec::new();
     for bytes in &found {
