@@ -18,6 +18,7 @@ use crate::batch::header::{
 };
 use crate::batch::record_view::{Malformed, RecordView, with_timestamp_delta};
 use crate::batch::records::MIN_RECORD_SIZE;
+use crate::batch::validate::max_decompressed_bytes;
 use crate::batch::{codec, layout};
 use crate::error::{Error, Result};
 
@@ -46,7 +47,8 @@ pub(crate) struct InPlace<'a> {
 #[derive(Debug)]
 pub(crate) struct Kept {
     timestamp: i64,
-    place: Range<usize>,
+    /// There may be many, in less than 2 GiB.
+    place: Range<u32>,
 }
 
 impl InPlace<'_> {
@@ -54,7 +56,7 @@ impl InPlace<'_> {
     pub fn kept(&self) -> Kept {
         Kept {
             timestamp: self.timestamp,
-            place: self.place.clone(),
+            place: self.place.start as u32..self.place.end as u32,
         }
     }
 }
@@ -67,8 +69,15 @@ impl<'a> Records<'a> {
         Self::of_sound(batch, max_decompressed_bytes)
     }
 
-    /// As [`Records::open`] for a batch whose CRC was checked.
-    pub fn of_sound(batch: Batch<'a>, max_decompressed_bytes: usize) -> Result<Self> {
+    /// Opens a stored batch whose CRC was checked, which may be larger than the topic's batches are
+    /// today: its records may decompress to as much as those of a batch of its size, or of
+    /// `max_message_bytes` where that is larger, when it was appended.
+    pub fn of_stored(batch: Batch<'a>, max_message_bytes: usize) -> Result<Self> {
+        let largest = max_message_bytes.max(batch.size_in_bytes());
+        Self::of_sound(batch, max_decompressed_bytes(largest))
+    }
+
+    fn of_sound(batch: Batch<'a>, max_decompressed_bytes: usize) -> Result<Self> {
         let compression = batch.compression()?;
         // An emptied batch has nothing to decompress, whatever its attributes say.
         let bytes = match compression {
@@ -168,12 +177,13 @@ impl<'a> Records<'a> {
                 .map(|kept| kept.timestamp)
                 .fold(NO_TIMESTAMP, i64::max),
         };
-        let kept_bytes: usize = kept.iter().map(|kept| kept.place.len()).sum();
+        let place = |kept: &Kept| kept.place.start as usize..kept.place.end as usize;
+        let kept_bytes: usize = kept.iter().map(|kept| place(kept).len()).sum();
         let mut records = Vec::with_capacity(layout::RECORDS + kept_bytes);
         records.extend_from_slice(&batch.bytes()[..layout::RECORDS]);
         for kept in kept {
             let delta = kept.timestamp.wrapping_sub(base_timestamp);
-            let record = self.bytes.get(kept.place.clone()).unwrap_or_default();
+            let record = self.bytes.get(place(kept)).unwrap_or_default();
             with_timestamp_delta(record, delta, &mut records).map_err(|Malformed(what)| {
                 Error::CorruptBatch(format!("the batch at {}: {what}", batch.base_offset()))
             })?;

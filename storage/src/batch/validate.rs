@@ -111,11 +111,15 @@ pub(crate) fn check_client_batch<'a>(
     })
 }
 
-fn decompress(batch: &Batch<'_>, compression: Compression, limits: &Limits) -> Result<Vec<u8>> {
-    let max_bytes = limits
-        .max_message_bytes
+/// What the records of a batch may take decompressed where batches of `max_message_bytes` are allowed.
+pub(crate) fn max_decompressed_bytes(max_message_bytes: usize) -> usize {
+    max_message_bytes
         .saturating_mul(MAX_DECOMPRESSION_RATIO)
-        .min(i32::MAX as usize);
+        .min(i32::MAX as usize)
+}
+
+fn decompress(batch: &Batch<'_>, compression: Compression, limits: &Limits) -> Result<Vec<u8>> {
+    let max_bytes = max_decompressed_bytes(limits.max_message_bytes);
     codec::decompress(compression, batch.records_bytes(), max_bytes).map_err(|error| match error {
         // The CRC is right: it would be no better if it was sent again.
         Error::CorruptBatch(reason) => Error::InvalidRecord(reason),

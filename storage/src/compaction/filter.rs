@@ -17,6 +17,9 @@ use crate::compaction::transactions::Transactions;
 use crate::error::{Error, Result};
 use crate::producer_state::LastRecord;
 
+/// How many records' keys are looked up together.
+const TOGETHER: usize = 256;
+
 /// One pass over a log, and what it goes by.
 pub(crate) struct Round<'a> {
     /// The newest offset of each key of the dirty part, and how far that was read.
@@ -27,8 +30,8 @@ pub(crate) struct Round<'a> {
     pub now_ms: i64,
     /// `delete.retention.ms`.
     pub delete_retention_ms: u64,
-    /// A batch that decompresses to more is taken to be damaged.
-    pub max_decompressed_bytes: usize,
+    /// `max.message.bytes`: a batch that decompresses to far more is taken to be damaged.
+    pub max_message_bytes: usize,
     /// The producers that are known at the pass's start.
     pub last_of_producers: &'a HashMap<i64, LastRecord>,
     /// At the beginning of a pass.
@@ -106,26 +109,30 @@ impl Round<'_> {
             return self.without_records(batch);
         }
 
-        let records = Records::of_sound(*batch, self.max_decompressed_bytes)?;
-        let mut keys = Vec::with_capacity(records.count());
-        if !is_control {
-            records.each(|record| {
-                keys.extend(record.key);
-                Ok(())
-            })?;
-        }
-        self.map.warm(keys.into_iter());
+        let records = Records::of_stored(*batch, self.max_message_bytes)?;
         let mut counts = Counts::default();
         let mut kept = Vec::new();
         let mut has_tombstone = false;
+        let mut decide = |together: &mut Vec<InPlace<'_>>| {
+            self.map
+                .warm(together.iter().filter_map(|record| record.key));
+            for record in together.drain(..) {
+                counts.records_read += 1;
+                if is_control || self.stays(&record, horizon_passed, &mut counts) {
+                    has_tombstone |= !record.has_value;
+                    kept.push(record.kept());
+                }
+            }
+        };
+        let mut together = Vec::with_capacity(records.count().min(TOGETHER));
         records.each(|record| {
-            counts.records_read += 1;
-            if is_control || self.stays(&record, horizon_passed, &mut counts) {
-                has_tombstone |= !record.has_value;
-                kept.push(record.kept());
+            together.push(record);
+            if together.len() == TOGETHER {
+                decide(&mut together);
             }
             Ok(())
         })?;
+        decide(&mut together);
         counts.records_kept = kept.len() as u64;
         let needs_horizon = has_tombstone || (is_control && discardable);
         let verdict = if kept.is_empty() {

@@ -29,7 +29,7 @@ pub(crate) struct Mapped {
 pub(crate) fn map_keys(
     batch: &Batch<'_>,
     first_dirty_offset: Offset,
-    max_decompressed_bytes: usize,
+    max_message_bytes: usize,
     transactions: &Transactions,
     map: &mut OffsetMap,
 ) -> Result<Mapped, Refused> {
@@ -43,7 +43,7 @@ pub(crate) fn map_keys(
         is_full: false,
     };
     if !is_control && !transactions.is_aborted(batch) {
-        let records = Records::of_sound(*batch, max_decompressed_bytes)?;
+        let records = Records::of_stored(*batch, max_message_bytes)?;
         let mut keys = Vec::with_capacity(records.count().min(1024));
         records.each(|record| {
             if let Some(key) = record.key

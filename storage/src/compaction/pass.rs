@@ -8,6 +8,7 @@
 //! Memory is that of the map, a buffer for reading, one for writing, the index entries of one segment,
 //! and the largest batch of the log, decompressed.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -23,9 +24,6 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::partition_log::PartitionLog;
 use crate::segment::{Batches, Segment};
-
-/// A batch that was taken in can be opened again: how far one may expand was decided then.
-pub(super) const MAX_DECOMPRESSED_BYTES: usize = i32::MAX as usize;
 
 /// What one thread that compacts may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -183,10 +181,11 @@ impl Compactor {
             ..CompactionStats::default()
         };
         let end = decided_end(closed, choice, transactions)?;
+        let max_message_bytes = log.config().max_message_bytes as usize;
         let end = self.build_map(
             closed,
-            choice.first_dirty_offset,
-            end,
+            choice.first_dirty_offset..end,
+            max_message_bytes,
             transactions,
             &mut stats,
         )?;
@@ -200,7 +199,7 @@ impl Compactor {
             end_offset: end,
             now_ms: log.now_ms(),
             delete_retention_ms: log.config().delete_retention_ms,
-            max_decompressed_bytes: MAX_DECOMPRESSED_BYTES,
+            max_message_bytes,
             last_of_producers: &log.last_of_producers(),
             transactions,
         };
@@ -219,16 +218,17 @@ impl Compactor {
         Ok(stats)
     }
 
-    /// Takes the newest offsets of the keys from `start` to `end` in, as far as they have room; returns
+    /// Takes the newest offsets of the keys of the `dirty` part in, as far as they have room; returns
     /// the offset that it has come to.
     fn build_map(
         &mut self,
         segments: &[Arc<Segment>],
-        start: Offset,
-        end: Offset,
+        dirty: Range<Offset>,
+        max_message_bytes: usize,
         transactions: &Transactions,
         stats: &mut CompactionStats,
     ) -> Result<Offset, Ended> {
+        let Range { start, end } = dirty;
         self.map.clear_for(u64::try_from(end - start).unwrap_or(0));
         stats.map_capacity = self.map.capacity() as u64;
         let first = segments.partition_point(|segment| segment.base_offset() <= start);
@@ -247,7 +247,7 @@ impl Compactor {
                 let mapped = map_keys(
                     &batch,
                     start,
-                    MAX_DECOMPRESSED_BYTES,
+                    max_message_bytes,
                     transactions,
                     &mut self.map,
                 );

@@ -1,11 +1,13 @@
 //! One batch, or a log of a few, through a round.
 
+mod damage_tests;
+
 use bytes::Bytes;
 
 use super::*;
 use crate::batch::{Compression, Header, Record};
 use crate::compaction::test_batches::{
-    CODECS, Plain, by, changed, log_append_time, marker, parse, plain, records, transactional,
+    CODECS, Plain, by, log_append_time, marker, parse, plain, records, transactional,
 };
 
 const NOW: i64 = 1_000_000;
@@ -55,7 +57,7 @@ impl Pass {
             end_offset: self.end_offset,
             now_ms: self.now_ms,
             delete_retention_ms: RETENTION,
-            max_decompressed_bytes: 1 << 20,
+            max_message_bytes: 1 << 14,
             last_of_producers: &self.last,
             transactions: &mut self.transactions,
         };
@@ -250,7 +252,7 @@ fn a_tombstone_with_a_newer_record_goes_at_once() {
         end_offset: 100,
         now_ms: NOW,
         delete_retention_ms: u64::MAX,
-        max_decompressed_bytes: 1 << 20,
+        max_message_bytes: 1 << 14,
         last_of_producers: &round.last,
         transactions: &mut round.transactions,
     }
@@ -378,21 +380,15 @@ fn the_emptied_header_of_an_aborted_batch_keeps_its_marker() {
 }
 
 #[test]
-fn nothing_is_decided_about_a_damaged_batch() {
-    let sound = plain(0, Compression::None, &THREE);
-    let mut wrong_crc = sound.to_vec();
-    *wrong_crc.last_mut().unwrap() ^= 1;
-    let too_many = changed(&sound, |bytes| bytes[60] = 4);
-    let garbage = changed(&plain(0, Compression::Gzip, &THREE), |bytes| {
-        bytes[61] ^= 0xff
-    });
-    let outside = changed(&sound, |bytes| bytes[26] = 1);
-    for batch in [Bytes::from(wrong_crc), too_many, garbage, outside] {
-        let mut pass = Pass::new(&[("a", 97), ("b", 98), ("c", 99)], 100);
-        let refused = pass.filter(&batch).unwrap_err();
-        assert!(
-            matches!(refused, Refused::Damaged(Error::CorruptBatch(_))),
-            "{refused:?}"
-        );
-    }
+fn more_records_than_are_looked_up_together_stay_in_their_order() {
+    let keys: Vec<String> = (0..3 * TOGETHER + 7).map(|at| at.to_string()).collect();
+    let all: Vec<Plain<'_>> = keys
+        .iter()
+        .map(|key| (7, Some(&key[..]), Some("v")))
+        .collect();
+    let gone = [0, TOGETHER - 1, TOGETHER, 2 * TOGETHER, 3 * TOGETHER + 6];
+    let newest: Vec<(&str, Offset)> = gone.iter().map(|at| (&keys[*at][..], 5_000)).collect();
+    let left = Pass::new(&newest, 6_000).rewritten(&plain(0, Compression::Lz4, &all));
+    let expected = (0..all.len() as i64).filter(|at| !gone.contains(&(*at as usize)));
+    assert_eq!(offsets(&left), expected.collect::<Vec<_>>());
 }

@@ -7,7 +7,7 @@ use crate::batch::Compression;
 use crate::compaction::test_batches::{CODECS, by, changed, marker, parse, plain, transactional};
 use crate::error::Error;
 
-const MAX: usize = 1 << 20;
+const MAX: usize = 1 << 14;
 
 fn map_of(keys: usize) -> OffsetMap {
     OffsetMap::new(24 * 2 * keys, 0.5)
