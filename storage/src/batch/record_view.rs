@@ -25,6 +25,7 @@ pub(super) struct RecordView<'a> {
 
 impl<'a> RecordView<'a> {
     /// Reads the record that `bytes` begin with, and moves `bytes` past it.
+    #[inline(always)]
     pub fn read(bytes: &mut &'a [u8]) -> Result<Self> {
         let length = read_varint(bytes)?;
         let length = usize::try_from(length).map_err(|_| Malformed("negative length"))?;
@@ -72,7 +73,7 @@ impl<'a> HeaderViews<'a> {
     }
 
     /// The next header's key and value. The end also checks that nothing follows in the record.
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self) -> Result<Option<HeaderView<'a>>> {
         if self.remaining == 0 {
             if self.bytes.is_empty() {
@@ -87,7 +88,7 @@ impl<'a> HeaderViews<'a> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8]> {
     let (taken, rest) = bytes
         .split_at_checked(count)
@@ -96,7 +97,7 @@ fn take<'a>(bytes: &mut &'a [u8], count: usize) -> Result<&'a [u8]> {
     Ok(taken)
 }
 
-#[inline]
+#[inline(always)]
 fn read_nullable<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>> {
     match usize::try_from(read_varint(bytes)?) {
         Ok(length) => take(bytes, length).map(Some),
@@ -104,14 +105,10 @@ fn read_nullable<'a>(bytes: &mut &'a [u8]) -> Result<Option<&'a [u8]>> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn read_varint(bytes: &mut &[u8]) -> Result<i32> {
-    // Nearly all are of one byte.
-    if let Some((&first, rest)) = bytes.split_first()
-        && first < 0x80
-    {
-        *bytes = rest;
-        return Ok(i32::from(first >> 1) ^ -i32::from(first & 1));
+    if let Some(raw) = read_short(bytes) {
+        return Ok((raw >> 1) as i32 ^ -((raw & 1) as i32));
     }
     let raw = read_unsigned(bytes, 5)?;
     // What does not fit in 32 bits is no varint of Kafka's.
@@ -119,12 +116,33 @@ fn read_varint(bytes: &mut &[u8]) -> Result<i32> {
     Ok((raw >> 1) as i32 ^ -((raw & 1) as i32))
 }
 
-#[inline]
+#[inline(always)]
 fn read_varlong(bytes: &mut &[u8]) -> Result<i64> {
-    let raw = read_unsigned(bytes, 10)?;
+    let raw = match read_short(bytes) {
+        Some(raw) => u64::from(raw),
+        None => read_unsigned(bytes, 10)?,
+    };
     Ok((raw >> 1) as i64 ^ -((raw & 1) as i64))
 }
 
+/// A varint of one or two bytes, which nearly all are, before its zigzag is undone.
+#[inline(always)]
+fn read_short(bytes: &mut &[u8]) -> Option<u32> {
+    match **bytes {
+        [first, ref rest @ ..] if first < 0x80 => {
+            *bytes = rest;
+            Some(u32::from(first))
+        }
+        [first, second, ref rest @ ..] if second < 0x80 => {
+            *bytes = rest;
+            Some(u32::from(first & 0x7f) | u32::from(second) << 7)
+        }
+        _ => None,
+    }
+}
+
+#[cold]
+#[inline(never)]
 fn read_unsigned(bytes: &mut &[u8], max_bytes: usize) -> Result<u64> {
     let mut raw = 0u64;
     for (index, &byte) in bytes.iter().take(max_bytes).enumerate() {
@@ -187,6 +205,9 @@ mod tests {
             (63, &[0x7e]),
             (-64, &[0x7f]),
             (64, &[0x80, 0x01]),
+            (8191, &[0xfe, 0x7f]),
+            (-8192, &[0xff, 0x7f]),
+            (8192, &[0x80, 0x80, 0x01]),
             (i64::from(i32::MAX), &[0xfe, 0xff, 0xff, 0xff, 0x0f]),
             (i64::from(i32::MIN), &[0xff, 0xff, 0xff, 0xff, 0x0f]),
         ] {
