@@ -22,6 +22,9 @@ use crate::error::{Error, Result};
 
 /// Pages asked for in one `mincore`.
 const PAGES_PER_PROBE: usize = 1024;
+/// Bytes asked for in one advice: where they are more than the device reads ahead, the kernel may leave
+/// some out.
+const BYTES_PER_ADVICE: usize = 128 << 10;
 
 /// What to do about pages that are not in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,6 +288,9 @@ impl MappedFile {
             .map(generous)
             .or_else(|_| file.map(len.max(1)))
             .map_err(|error| self.io("map", &error))?;
+        // Only what is asked for: a look at a header would else bring in as much around it as the device
+        // reads ahead. It is only advice, and may fail.
+        let _ = map.advise(Advice::Random);
         let map = Arc::new(map);
         *slot = Some(Arc::clone(&map));
         Ok(View { map, len })
@@ -365,7 +371,18 @@ impl View {
         true
     }
 
+    /// Has the device begin to read `range`.
+    pub fn will_need(&self, range: Range<usize>) {
+        let end = range.end.min(self.len);
+        for start in (range.start..end).step_by(BYTES_PER_ADVICE) {
+            let len = (end - start).min(BYTES_PER_ADVICE);
+            // It is only advice, and may fail.
+            let _ = self.map.advise_range(Advice::WillNeed, start, len);
+        }
+    }
+
     fn populate(&self, range: Range<usize>) -> Result<()> {
+        self.will_need(range.clone());
         let error = match self
             .map
             .advise_range(Advice::PopulateRead, range.start, range.len())

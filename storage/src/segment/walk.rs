@@ -18,6 +18,11 @@ use super::{Access, BatchHead, INDEX_SUFFIX, Miss, Segment, View};
 use crate::Offset;
 use crate::batch::{batches, layout};
 
+/// Whoever reads as much at once from the device reads a log on from there...
+const READ_ON_FROM_BYTES: usize = 64 << 10;
+/// ...and so much more is brought in meanwhile.
+const READ_AHEAD_BYTES: usize = 4 << 20;
+
 /// What a segment has for a read.
 #[derive(Debug)]
 pub(crate) enum Found {
@@ -312,6 +317,9 @@ impl Walk<'_> {
             return Err(corrupt());
         }
         view.ensure(start..end, self.access)?;
+        if self.access == Access::Load && end - start >= READ_ON_FROM_BYTES {
+            view.will_need(end..end.saturating_add(READ_AHEAD_BYTES));
+        }
         Ok(view.clone().into_bytes(start..end))
     }
 
