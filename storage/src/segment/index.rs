@@ -5,14 +5,16 @@
 //! | `.index` | last offset of a batch, relative to the segment's base (u32) · where that batch begins (u32) | 8 |
 //! | `.timeindex` | largest timestamp so far (i64) · last offset of the first batch that has it, relative (u32) | 12 |
 //!
-//! Entries are appended with `pwrite` and read through a map. An index is never longer on disk than
-//! its entries. `written` counts the entries on disk and is the writer's; `readable` counts those
-//! that point below the segment's readable end, which nothing cuts off, and is the readers'.
+//! Entries are gathered (see `held.rs`), written with `pwrite` and read through a map. An index is never
+//! longer on disk than its entries. `added` counts the entries, in the file or held, and is the
+//! writer's; `readable` counts those that point below the segment's readable end, which nothing cuts
+//! off, and is the readers'.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::held::Held;
 use super::map::{Access, MappedFile, Miss, View};
 use crate::disk::{self, Disk};
 use crate::error::{Error, Result};
@@ -86,9 +88,9 @@ impl Entry for TimeEntry {
 #[derive(Debug)]
 pub(crate) struct Index<E> {
     file: MappedFile,
-    written: AtomicU64,
+    held: Held<E>,
+    added: AtomicU64,
     readable: AtomicU64,
-    entry: std::marker::PhantomData<fn() -> E>,
 }
 
 impl<E: Entry> Index<E> {
@@ -120,9 +122,9 @@ impl<E: Entry> Index<E> {
     fn over(file: MappedFile, entries: u64) -> Self {
         Self {
             file,
-            written: AtomicU64::new(entries),
+            held: Held::behind(entries),
+            added: AtomicU64::new(entries),
             readable: AtomicU64::new(0),
-            entry: std::marker::PhantomData,
         }
     }
 
@@ -131,9 +133,9 @@ impl<E: Entry> Index<E> {
         &self.file
     }
 
-    /// Entries on disk.
-    pub fn written(&self) -> u64 {
-        self.written.load(Ordering::Acquire)
+    /// Entries, in the file or held.
+    pub fn added(&self) -> u64 {
+        self.added.load(Ordering::Acquire)
     }
 
     /// Entries for readers.
@@ -146,21 +148,28 @@ impl<E: Entry> Index<E> {
         self.readable.store(entries, Ordering::Release);
     }
 
-    /// Writer only. Appends one entry.
+    /// Writer only. Adds one entry. On an error it is among those that are held: cut it off.
     pub fn append(&self, entry: &E) -> Result<()> {
-        let mut bytes = Vec::with_capacity(E::SIZE);
-        entry.encode(&mut bytes);
-        let written = self.written();
-        self.file
-            .write_all_at(&[&bytes], written * E::SIZE as u64)?;
-        self.written.store(written + 1, Ordering::Release);
-        Ok(())
+        let is_time = self.held.push(*entry);
+        self.added.fetch_add(1, Ordering::AcqRel);
+        if is_time { self.write_held() } else { Ok(()) }
+    }
+
+    /// Puts all entries into the file.
+    pub fn write_held(&self) -> Result<()> {
+        self.held.write(|in_file, entries| {
+            let mut bytes = Vec::with_capacity(E::SIZE * entries.len());
+            entries.iter().for_each(|entry| entry.encode(&mut bytes));
+            self.file.write_all_at(&[&bytes], in_file * E::SIZE as u64)
+        })
     }
 
     /// Writer only. Cuts off all but the first `entries`, also of what a failed write left.
     pub fn truncate(&self, entries: u64) -> Result<()> {
-        self.file.set_len(entries * E::SIZE as u64)?;
-        self.written.store(entries, Ordering::Release);
+        self.held.truncate(entries, |in_file| {
+            self.file.set_len(in_file * E::SIZE as u64)
+        })?;
+        self.added.store(entries, Ordering::Release);
         Ok(())
     }
 
@@ -171,8 +180,7 @@ impl<E: Entry> Index<E> {
         if !entries.is_empty() {
             self.file.write_all_at(&[entries], keep * E::SIZE as u64)?;
         }
-        self.written
-            .store(keep + (entries.len() / E::SIZE) as u64, Ordering::Release);
+        self.reset(keep + (entries.len() / E::SIZE) as u64);
         Ok(())
     }
 
@@ -190,18 +198,28 @@ impl<E: Entry> Index<E> {
     /// are. After a crash the old file is there or the new one, on the device.
     pub fn replace(&self, entries: &[u8]) -> Result<()> {
         self.file.replace(entries)?;
-        self.written
-            .store((entries.len() / E::SIZE) as u64, Ordering::Release);
+        self.reset((entries.len() / E::SIZE) as u64);
         Ok(())
+    }
+
+    /// The file has so many entries, and there are no others.
+    fn reset(&self, entries: u64) {
+        self.held.reset(entries);
+        self.added.store(entries, Ordering::Release);
     }
 
     /// Puts the entries on the device.
     pub fn sync(&self) -> Result<()> {
+        self.write_held()?;
+        self.held.shrink();
         self.file.sync()
     }
 
     /// Blocking, through the file: entry `index`.
     pub fn read(&self, index: u64) -> Result<E> {
+        if let Some(entry) = self.held.get(index) {
+            return Ok(entry);
+        }
         let mut bytes = vec![0; E::SIZE];
         let file = self.file.file()?;
         disk::read_exact_at(file.as_ref(), &mut bytes, index * E::SIZE as u64)
@@ -214,10 +232,11 @@ impl<E: Entry> Index<E> {
 
     /// Blocking, through the file: some entries from `index` on; none at the end.
     pub fn read_some(&self, index: u64) -> Result<Vec<E>> {
-        let left = self.written().saturating_sub(index);
+        let (in_file, held) = self.held.from(index);
+        let left = in_file.saturating_sub(index);
         if left == 0 {
             // There may be no file.
-            return Ok(Vec::new());
+            return Ok(held);
         }
         let count = left.min(ENTRIES_PER_CHUNK as u64) as usize;
         let mut bytes = vec![0; E::SIZE * count];
@@ -231,7 +250,7 @@ impl<E: Entry> Index<E> {
     /// Blocking, through the file: how many of the first entries `keep` holds for, which must be
     /// some and then none.
     pub fn count_while(&self, keep: impl FnMut(&E) -> bool) -> Result<u64> {
-        self.count_among(self.written(), keep)
+        self.count_among(self.added(), keep)
     }
 
     /// As [`Index::count_while`], of the first `entries` alone.
@@ -251,27 +270,19 @@ impl<E: Entry> Index<E> {
     /// Blocking, through the file: how many of the first entries `keep` holds for, looking at them
     /// one after another. For entries that may be anything, after a crash.
     pub fn count_in_order(&self, mut keep: impl FnMut(&E) -> bool) -> Result<u64> {
-        if self.written() == 0 {
-            // There may be no file.
-            return Ok(0);
-        }
-        let mut chunk = vec![0; E::SIZE * ENTRIES_PER_CHUNK];
         let mut counted = 0;
-        let file = self.file.file()?;
-        while counted < self.written() {
-            let read = disk::read_full_at(file.as_ref(), &mut chunk, counted * E::SIZE as u64)
-                .map_err(|error| self.file.io("read", &error))?;
-            for bytes in chunk.get(..read).unwrap_or_default().chunks_exact(E::SIZE) {
-                if !E::decode(bytes).is_some_and(|entry| keep(&entry)) {
+        loop {
+            let entries = self.read_some(counted)?;
+            if entries.is_empty() {
+                return Ok(counted);
+            }
+            for entry in entries {
+                if !keep(&entry) {
                     return Ok(counted);
                 }
                 counted += 1;
             }
-            if read < chunk.len() {
-                break;
-            }
         }
-        Ok(counted.min(self.written()))
     }
 
     /// The readable entries, in memory as `access` says. `expected` is the index's size in bytes
@@ -281,13 +292,19 @@ impl<E: Entry> Index<E> {
         if count == 0 {
             return Ok(Entries::none());
         }
-        let bytes = count * E::SIZE as u64;
-        let view = self.file.view(bytes, expected)?;
-        view.ensure(0..view.len(), access)?;
+        let (in_file, held) = self.held.up_to(count);
+        let view = match in_file {
+            0 => None,
+            _ => Some(self.file.view(in_file * E::SIZE as u64, expected)?),
+        };
+        if let Some(view) = &view {
+            view.ensure(0..view.len(), access)?;
+        }
         Ok(Entries {
-            view: Some(view),
+            view,
+            in_file,
+            held,
             count,
-            entry: std::marker::PhantomData,
         })
     }
 }
@@ -295,9 +312,12 @@ impl<E: Entry> Index<E> {
 /// The readable entries of an index at one moment.
 #[derive(Debug)]
 pub(crate) struct Entries<E> {
+    /// The first `in_file`.
     view: Option<View>,
+    in_file: u64,
+    /// Those that follow.
+    held: Vec<E>,
     count: u64,
-    entry: std::marker::PhantomData<fn() -> E>,
 }
 
 impl<E: Entry> Entries<E> {
@@ -305,13 +325,17 @@ impl<E: Entry> Entries<E> {
     pub fn none() -> Self {
         Self {
             view: None,
+            in_file: 0,
+            held: Vec::new(),
             count: 0,
-            entry: std::marker::PhantomData,
         }
     }
 
     /// Entry `index`.
     pub fn get(&self, index: u64) -> Option<E> {
+        if let Some(held) = index.checked_sub(self.in_file) {
+            return self.held.get(usize::try_from(held).ok()?).copied();
+        }
         let start = usize::try_from(index).ok()?.checked_mul(E::SIZE)?;
         E::decode(
             self.view

@@ -14,6 +14,7 @@ mod batches;
 mod cleaned;
 mod damage;
 mod head;
+mod held;
 mod index;
 mod map;
 mod resume;
@@ -439,8 +440,8 @@ impl Segment {
         self.readable.store(self.size(), Ordering::Release);
         // In this order, so that whoever looks at the entries in the other finds the times of
         // everything before the last batch that it has a position of.
-        self.time_index.publish(self.time_index.written());
-        self.offset_index.publish(self.offset_index.written());
+        self.time_index.publish(self.time_index.added());
+        self.offset_index.publish(self.offset_index.added());
     }
 
     /// Gives readers the batches before `position`, whose offsets are all below `end`.

@@ -28,7 +28,7 @@ impl Segment {
     /// to the end of the file: what the batches have come to, and the offset after them. Says what
     /// is wrong where the indexes or headers do not fit together.
     pub fn load_tail(&self) -> Result<Result<(Tail, Offset), String>, Error> {
-        let entries = (self.offset_index.written(), self.time_index.written());
+        let entries = (self.offset_index.added(), self.time_index.added());
         let start = match self.scan_after(entries)? {
             Ok(start) => start,
             Err(reason) => return Ok(Err(reason)),
@@ -212,7 +212,7 @@ impl Segment {
         }
         if whole {
             // No offset index entry is ever there without that of the time index.
-            if self.offset_index.written() > 0 {
+            if self.offset_index.added() > 0 {
                 self.offset_index.replace(&[])?;
             }
             self.time_index.replace(&scanned.time_entries)?;

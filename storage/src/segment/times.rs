@@ -116,7 +116,7 @@ impl Segment {
         // The last entries are written when the segment is closed.
         let is_closed = self.next_base().is_some()
             && self.readable() == self.size()
-            && self.time_index.readable() == self.time_index.written();
+            && self.time_index.readable() == self.time_index.added();
         if walk.last_indexed()? == 0 && !is_closed {
             // No entry is due yet.
             return Ok(None);

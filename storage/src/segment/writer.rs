@@ -83,9 +83,9 @@ impl SegmentWriter {
         let index_bytes = u64::from(config.segment_index_bytes);
         Ok(size.saturating_add(head.size) > max_bytes
             || head.last_offset - self.segment.base_offset > i64::from(i32::MAX)
-            || self.segment.offset_index.written() >= index_bytes / 8
+            || self.segment.offset_index.added() >= index_bytes / 8
             // One more is written when the segment is closed.
-            || self.segment.time_index.written() + 1 >= index_bytes / 12
+            || self.segment.time_index.added() + 1 >= index_bytes / 12
             || self.age_ms(head.max_timestamp, now_ms)? > self.max_age_ms(config))
     }
 
@@ -137,8 +137,8 @@ impl SegmentWriter {
         }
         let tail = self.tail;
         let entries = (
-            self.segment.offset_index.written(),
-            self.segment.time_index.written(),
+            self.segment.offset_index.added(),
+            self.segment.time_index.added(),
         );
         let log = self.segment.log.write_all_at(&[header, rest], position);
         let written = log.is_ok();
@@ -183,22 +183,25 @@ impl SegmentWriter {
         Ok(())
     }
 
-    /// Writes the last time index entry, as Kafka does when a segment is rolled or closed. False
-    /// where it is there already.
+    /// Adds the last time index entry, as Kafka does when a segment is rolled or closed, and puts all
+    /// entries into the files. False where that one was there already.
     pub fn finish(&mut self) -> Result<bool> {
         let mut tail = self.tail;
-        let Some(entry) = tail.due_time(self.segment.base_offset) else {
-            return Ok(false);
-        };
-        let written = self.segment.time_index.written();
-        if let Err(error) = self.segment.time_index.append(&entry) {
-            self.segment.time_index.truncate(written).map_err(|cut| {
+        let due = tail.due_time(self.segment.base_offset);
+        let times = &self.segment.time_index;
+        let before = times.added();
+        let added = due.map_or(Ok(()), |entry| times.append(&entry));
+        let written = added
+            .and_then(|()| times.write_held())
+            .and_then(|()| self.segment.offset_index.write_held());
+        if let Err(error) = written {
+            times.truncate(before).map_err(|cut| {
                 Error::ReadOnly(format!("{error}, and could not be cut back: {cut}"))
             })?;
             return Err(error);
         }
         self.tail = tail;
-        Ok(true)
+        Ok(due.is_some())
     }
 
     /// Cuts everything at and after `position` off, where the batch of offset `end` begins.

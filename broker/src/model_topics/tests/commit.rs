@@ -99,13 +99,16 @@ async fn a_changelog_that_can_not_be_cut_back_ends_it() {
         commit.state = vec![(Bytes::from("key"), Some(Bytes::copy_from_slice(state)))];
         Arc::from([commit])
     };
-    // An index entry is due after 4096 bytes.
+    // An index entry is due after 4096 bytes, and 64 are written at a time.
     let first = Commit {
         outputs: Vec::new(),
         positions: Positions::from([(0, 0)]),
         ..commit(&[0; 8192])[0].clone()
     };
-    runner.commit(&Arc::from([first])).await.unwrap();
+    for _ in 0..64 {
+        let first = Arc::from([first.clone()]);
+        runner.commit(&first).await.unwrap();
+    }
     world.disk.fail(failing(Call::Write, CHANGELOG, ".index"));
     world.disk.fail(failing(Call::SetLen, CHANGELOG, ""));
     let error = runner.commit(&commit(&[1; 8192])).await.unwrap_err();
