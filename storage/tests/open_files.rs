@@ -3,7 +3,7 @@
 //! A program of its own: the limit, and the count, are the process's.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,16 @@ use storage::{LogConfig, LogDir, PartitionLog};
 use uuid::Uuid;
 
 /// One test at a time.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Runs a test by itself; its runtime opens files, too.
+fn alone(test: impl Future<Output = ()>) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(test);
+}
 
 fn open(path: &Path) -> (LogDir, Arc<PartitionLog>) {
     let config = LogDirConfig {
@@ -80,53 +89,55 @@ fn set_limit(files: u64) -> u64 {
     before
 }
 
-#[tokio::test]
-async fn a_rolled_segment_keeps_no_file_open_once_it_is_synced() {
-    let _alone = ALONE.lock().await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let (dir, log) = open(folder.path());
-    for _ in 0..200 {
-        log.append(&batch()).expect("appends");
-    }
-    let segments = log.size_bytes() / 1000;
-    assert!(segments > 20, "{segments} segments");
-    log.wait(200, Durability::Disk).await.expect("durable");
-    let open = open_files(folder.path());
-    let logs = open.iter().filter(|name| name.ends_with(".log")).count();
-    assert_eq!(logs, 1, "after a sync: {open:?}");
-    dir.checkpoint().expect("a checkpoint");
-    let open = open_files(folder.path());
-    assert_eq!(open.len(), 3, "after a checkpoint: {open:?}");
-    // What is closed is read all the same, and not kept open for it.
-    assert!(
-        log.offset_for_timestamp(0, storage::partition_log::ReadLimit::HighWatermark)
-            .is_ok()
-    );
-    assert_eq!(open_files(folder.path()).len(), 3);
+#[test]
+fn a_rolled_segment_keeps_no_file_open_once_it_is_synced() {
+    alone(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (dir, log) = open(folder.path());
+        for _ in 0..200 {
+            log.append(&batch()).expect("appends");
+        }
+        let segments = log.size_bytes() / 1000;
+        assert!(segments > 20, "{segments} segments");
+        log.wait(200, Durability::Disk).await.expect("durable");
+        let open = open_files(folder.path());
+        let logs = open.iter().filter(|name| name.ends_with(".log")).count();
+        assert_eq!(logs, 1, "after a sync: {open:?}");
+        dir.checkpoint().expect("a checkpoint");
+        let open = open_files(folder.path());
+        assert_eq!(open.len(), 3, "after a checkpoint: {open:?}");
+        // What is closed is read all the same, and not kept open for it.
+        assert!(
+            log.offset_for_timestamp(0, storage::partition_log::ReadLimit::HighWatermark)
+                .is_ok()
+        );
+        assert_eq!(open_files(folder.path()).len(), 3);
+    });
 }
 
-#[tokio::test]
-async fn a_sync_waits_where_no_file_can_be_opened() {
-    let _alone = ALONE.lock().await;
-    let folder = tempfile::tempdir().expect("a folder");
-    let (dir, log) = open(folder.path());
-    // The new folder's name is not on the device yet, so that the first sync has to open it.
-    log.append(&batch()).expect("appends");
-    // No file that is open is closed by this, and none is opened.
-    let before = set_limit(3);
-    let wait = tokio::time::timeout(Duration::from_millis(500), log.wait(1, Durability::Disk));
-    let outcome = wait.await;
-    // Without a handle no segment begins, and nothing is broken by that.
-    let mut refused = 0;
-    for _ in 0..20 {
-        refused += usize::from(log.append(&batch()).is_err());
-    }
-    let checkpoint = dir.checkpoint();
-    set_limit(before);
-    assert!(outcome.is_err(), "{outcome:?}: it should still wait");
-    assert!(refused > 0 && checkpoint.is_err());
-    let end = log.append(&batch()).expect("appends").last_offset + 1;
-    log.wait(end, Durability::Disk).await.expect("durable");
-    dir.checkpoint().expect("a checkpoint");
-    dir.shutdown().expect("stops");
+#[test]
+fn a_sync_waits_where_no_file_can_be_opened() {
+    alone(async {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (dir, log) = open(folder.path());
+        // The new folder's name is not on the device yet, so that the first sync has to open it.
+        log.append(&batch()).expect("appends");
+        // No file that is open is closed by this, and none is opened.
+        let before = set_limit(3);
+        let wait = tokio::time::timeout(Duration::from_millis(500), log.wait(1, Durability::Disk));
+        let outcome = wait.await;
+        // Without a handle no segment begins, and nothing is broken by that.
+        let mut refused = 0;
+        for _ in 0..20 {
+            refused += usize::from(log.append(&batch()).is_err());
+        }
+        let checkpoint = dir.checkpoint();
+        set_limit(before);
+        assert!(outcome.is_err(), "{outcome:?}: it should still wait");
+        assert!(refused > 0 && checkpoint.is_err());
+        let end = log.append(&batch()).expect("appends").last_offset + 1;
+        log.wait(end, Durability::Disk).await.expect("durable");
+        dir.checkpoint().expect("a checkpoint");
+        dir.shutdown().expect("stops");
+    });
 }
