@@ -1,5 +1,8 @@
 //! Measurements behind the README's figures. Each is a program of its own that prints a table:
 //!
+//! - `log`: the log beside bare loops of the same work;
 //! - `footprint`: start to first answer, and memory, with 1,000 partitions and 5 GB of log;
 //! - `durability`: what it costs to wait for the disk;
 //! - `recompression`: what it costs to store batches in another codec than they come in.
+
+pub mod log;
