@@ -48,7 +48,10 @@ impl LogDir {
             if compactor.is_stopped() || self.stopped.load(Ordering::Acquire) {
                 return None;
             }
-            let (key, log, choice) = self.most_in_need()?;
+            let Some((key, log, choice)) = self.most_in_need() else {
+                compactor.rest();
+                return None;
+            };
             let outcome = match choice {
                 Ok(choice) => self.compact(&key, &log, choice, compactor),
                 Err(error) => Err(error),
