@@ -143,11 +143,6 @@ impl Compactor {
         }
     }
 
-    /// Gives the map's memory back: there is nothing to compact.
-    pub(crate) fn rest(&mut self) {
-        self.map.clear_for(0);
-    }
-
     /// It was told to stop.
     pub fn is_stopped(&self) -> bool {
         self.pace.is_stopped()

@@ -48,10 +48,7 @@ impl LogDir {
             if compactor.is_stopped() || self.stopped.load(Ordering::Acquire) {
                 return None;
             }
-            let Some((key, log, choice)) = self.most_in_need() else {
-                compactor.rest();
-                return None;
-            };
+            let (key, log, choice) = self.most_in_need()?;
             let outcome = match choice {
                 Ok(choice) => self.compact(&key, &log, choice, compactor),
                 Err(error) => Err(error),
