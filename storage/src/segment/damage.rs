@@ -315,12 +315,23 @@ impl Search<'_> {
             let Some(head) = self.plausible(next)? else {
                 return Ok(Hop::Lost);
             };
-            if self.has_its_crc(next, &head)? {
+            if self.has_its_crc(next, &head)? && !self.leaps(next, &head)? {
                 return Ok(Hop::Sound(next, head.base_offset));
             }
             next += head.size;
         }
         Ok(Hop::End)
+    }
+
+    /// Whether the batch at `position` has an offset that leaves out those of the batch behind it: the
+    /// checksum does not cover it.
+    fn leaps(&mut self, position: u64, head: &BatchHead) -> Result<bool> {
+        let after = position + head.size;
+        if after >= self.end {
+            return Ok(false);
+        }
+        let following = self.heads.head(after)?.ok().map(|(head, _)| head);
+        Ok(head.leaps_over(following, self.next_offset).is_some())
     }
 
     /// The first index entry behind `position` that leads to a sound batch.

@@ -253,7 +253,11 @@ impl Segment {
             return Ok(Err(reason));
         }
         let after = position + head.size;
-        let known = self.damage.at(after).is_some();
+        // Of what is known to be damaged itself, nothing is taken for granted.
+        let known = self
+            .damage
+            .at(after)
+            .is_some_and(|range| range.position > position);
         if head.base_offset > next_offset && after < scan.end && !known {
             // The checksum does not cover the offset.
             let following = reader.head(after)?.ok();

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -236,6 +237,51 @@ fn whatever_is_damaged_only_what_it_had_is_lost() {
             }
         }
     }
+}
+
+#[test]
+fn a_wrong_offset_behind_other_damage_hides_nothing() {
+    for clean in [true, false] {
+        let folder = folder_in_memory();
+        written(folder.path(), &one_segment(), 40, clean);
+        let file = files(folder.path(), "log").remove(0);
+        let mut bytes = fs::read(&file).expect("reads");
+        let places = places(&bytes);
+        // Checksums cover neither: the lengths lead on to the second one.
+        bytes[places[19].0..][..8].copy_from_slice(&1_i64.to_be_bytes());
+        bytes[places[20].0..][..8].copy_from_slice(&0x7f00_0000_i64.to_be_bytes());
+        fs::write(&file, &bytes).expect("damages");
+        let (_dir, log) = opened(folder.path(), &one_segment());
+        let (found, lost) = read_across(&log);
+        assert_eq!(lost, [(38, 42)], "clean {clean}");
+        let sound: Vec<Offset> = (0..38).chain(42..80).collect();
+        assert_eq!(found, sound, "clean {clean}");
+        let largest = log.max_timestamp().expect("looks up").expect("some");
+        assert_eq!((largest.offset, largest.timestamp_ms), (79, 790));
+    }
+}
+
+#[test]
+fn what_is_known_to_be_damaged_stays_so_when_more_is_found() {
+    let folder = folder_in_memory();
+    written(folder.path(), &one_segment(), 40, true);
+    let file = files(folder.path(), "log").remove(0);
+    let mut bytes = fs::read(&file).expect("reads");
+    let places = places(&bytes);
+    bytes[places[30].0..][..8].copy_from_slice(&0x7f00_0000_i64.to_be_bytes());
+    bytes[places[32].0 - 1] ^= 1;
+    fs::write(&file, &bytes).expect("damages");
+    let (_dir, log) = opened(folder.path(), &one_segment());
+    assert_eq!(read_across(&log).1, [(60, 64)]);
+    let harmed = fs::OpenOptions::new().write(true).open(&file);
+    let at = (places[10].0 + layout::MAGIC) as u64;
+    harmed
+        .and_then(|file| file.write_all_at(&[0], at))
+        .expect("damages");
+    let (found, lost) = read_across(&log);
+    assert_eq!(lost, [(20, 22), (60, 64)]);
+    let sound: Vec<Offset> = (0..20).chain(22..60).chain(64..80).collect();
+    assert_eq!(found, sound);
 }
 
 #[test]
