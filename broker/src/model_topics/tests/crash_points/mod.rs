@@ -2,8 +2,9 @@
 //!
 //! A script goes once through what a log does: first start, idempotent producers, rolls,
 //! checkpoints, snapshots, deleted records, a topic that is created and deleted, a clean stop and
-//! the start after it, and the commits of a model topic whose outputs go to other partitions than
-//! its inputs, with a second model topic chained to it. The disk writes down every call. Then, for
+//! the start after it, the commits of a model topic whose outputs go to other partitions than its
+//! inputs, with a second model topic chained to it, and compactions of a keyed topic and of the
+//! changelogs. The disk writes down every call. Then, for
 //! each of them, what a crash right after it may leave is put into a folder and started from:
 //! everything that was not durable kept (`kill -9`), nothing of it, and random parts of it. These
 //! starts are crashed in turn, at a random call of theirs; after a `kill -9` what was not durable may
@@ -11,12 +12,15 @@
 //!
 //! Each start has to find: what was acknowledged as durable, nothing that was never written, no
 //! gap, nothing out of order; indexes that lead to every record; producers that can go on and are
-//! told of their duplicates; and, once the model topics have caught up, one output for each input.
+//! told of their duplicates; of the compacted topic the newest value of each key, and no older one; and,
+//! once the model topics have caught up, one output for each input. Then it compacts what there is, and
+//! finds the same.
 //!
 //! `MILENA_CRASH_IMAGES` is how many random images are made of each point, 1 where it is not set.
 
 mod restart;
 mod script;
+mod state;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,8 +44,12 @@ const CHAINED: &str = "
     input = 'scored'
     model = 'fraud'
 ";
-/// What was appended in all, by partition.
-type Ends = BTreeMap<i32, Offset>;
+/// What was appended in all.
+struct Ends {
+    /// By partition.
+    inputs: BTreeMap<i32, Offset>,
+    state: Offset,
+}
 
 /// A crash to be tried: after so many calls, with that left.
 struct Case {
@@ -169,12 +177,14 @@ fn a_crash_after_any_system_call_loses_nothing() {
         world.disk.record();
         let mut script = Script::new(world);
         script.run().await;
-        let ends: Ends = (0..PARTITIONS)
+        let inputs = (0..PARTITIONS)
             .map(|partition| {
                 let log = script.world.partition("transactions", partition);
                 (partition, log.offsets().log_end_offset)
             })
             .collect();
+        let state = state::log(&script.world).map_or(0, |log| log.offsets().log_end_offset);
+        let ends = Ends { inputs, state };
         (script.world.disk.journal(), script.promises, ends)
     });
     let cases = cases(&journal, &promises, random_images());

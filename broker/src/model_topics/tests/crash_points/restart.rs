@@ -11,6 +11,7 @@ use storage::{Offset, PartitionLog};
 use super::super::world::{PARTITIONS, Runner, World, records};
 use super::Ends;
 use super::script::{Promise, Promised, crosswise, input, produced, small_segments};
+use super::state;
 
 /// Starts from what a crash has left, and checks everything.
 pub(super) struct Restart<'a> {
@@ -29,6 +30,7 @@ impl Restart<'_> {
         for partition in 0..PARTITIONS {
             self.check_input(partition);
         }
+        self.check_state();
         let before = self.check_seen();
         let mut promises = self.seen();
         self.check_other();
@@ -36,6 +38,8 @@ impl Restart<'_> {
         self.catch_up(&mut runners).await;
         self.check_outputs(&before);
         promises.extend(self.seen());
+        state::compact(&self.world);
+        self.check_state();
         let journal = self.world.disk.journal();
         self.go_on();
         self.catch_up(&mut runners).await;
@@ -88,7 +92,10 @@ impl Restart<'_> {
             end >= durable.unwrap_or(0),
             "acknowledged inputs are lost: {offsets:?}"
         );
-        assert!(end <= self.ends[&partition], "phantom inputs: {offsets:?}");
+        assert!(
+            end <= self.ends.inputs[&partition],
+            "phantom inputs: {offsets:?}"
+        );
         assert!(
             offsets.log_start_offset >= start.unwrap_or(0),
             "{offsets:?}"
@@ -103,6 +110,23 @@ impl Restart<'_> {
             .map(|offset| (offset, input(partition, offset)))
             .collect();
         assert_eq!(found, expected, "gap, loss or another order");
+        check_indexes(&log);
+    }
+
+    /// The newest value of each key of the compacted topic is there, and nothing older in its place.
+    fn check_state(&self) {
+        let durable = self.promised(|what| match what {
+            Promised::State { end } => Some(*end),
+            _ => None,
+        });
+        let Some(log) = state::log(&self.world) else {
+            assert_eq!(durable, None, "the compacted topic is lost");
+            return;
+        };
+        let end = log.offsets().log_end_offset;
+        let expected = durable.unwrap_or(0)..=self.ends.state;
+        assert!(expected.contains(&end), "{end} is not in {expected:?}");
+        state::check(&log);
         check_indexes(&log);
     }
 
@@ -227,6 +251,22 @@ impl Restart<'_> {
             let next = log.append(&produced(partition, end, 2)).unwrap();
             assert_eq!((next.base_offset, next.duplicate), (end, false));
         }
+        let Some(log) = state::log(&self.world) else {
+            return;
+        };
+        let end = log.offsets().log_end_offset;
+        if let Some((_, last)) = last_batch(&log) {
+            // Of a batch that compaction has emptied the header is left.
+            let again = log
+                .append(&state::produced(end - last, last as usize))
+                .unwrap();
+            assert!(
+                again.duplicate && again.base_offset == end - last,
+                "{again:?}"
+            );
+        }
+        let next = log.append(&state::produced(end, 2)).unwrap();
+        assert_eq!((next.base_offset, next.duplicate), (end, false));
     }
 }
 

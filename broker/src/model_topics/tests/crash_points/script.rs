@@ -10,6 +10,7 @@ use storage::partition_log::{DeleteTo, Durability};
 use storage::{LogConfig, Offset};
 
 use super::super::world::{Crash, PARTITIONS, Runner, World};
+use super::state;
 use crate::catalog::{NewTopic, TopicKind};
 
 const TOPICS: [&str; 5] = [
@@ -43,6 +44,8 @@ pub(super) enum Promised {
     },
     /// A topic is there, or is not.
     Topic { there: bool },
+    /// What the compacted topic has below this offset is durable.
+    State { end: Offset },
 }
 
 /// The script, and what it has promised so far.
@@ -139,6 +142,24 @@ impl Script {
         self.world.log_dir().checkpoint().unwrap();
     }
 
+    /// Several batches for the compacted topic.
+    async fn put(&mut self, batches: usize) {
+        let log = state::log(&self.world).unwrap();
+        for size in 1..=batches {
+            let end = log.offsets().log_end_offset;
+            log.append(&state::produced(end, size)).unwrap();
+        }
+        let end = log.offsets().log_end_offset;
+        log.wait(end, Durability::Disk).await.unwrap();
+        self.promise(Promised::State { end });
+    }
+
+    /// Compacts whatever is due; that has to be something.
+    fn compact(&self) {
+        let compacted = state::compact(&self.world);
+        assert!(compacted.contains("state"), "{compacted:?}");
+    }
+
     async fn stop(&mut self) {
         (self.scored, self.alerts) = (None, None);
         self.world.log_dir().shutdown().unwrap();
@@ -155,12 +176,19 @@ impl Script {
         self.commit("alerts", true).await;
         self.commit("scored", true).await;
         self.create_other().await;
+        state::create(&self.world).await;
+        small_segments(&self.world);
+        self.promise(Promised::State { end: 0 });
+        self.put(5).await;
+        self.compact();
         self.produce(1, 5, true).await;
         self.checkpoint();
         self.delete(0, 9);
         self.produce(0, 4, true).await;
         self.commit("scored", false).await;
         self.commit("alerts", false).await;
+        self.put(5).await;
+        self.compact();
         self.stop().await;
         self.start().await;
         self.produce(0, 2, false).await;
@@ -169,7 +197,9 @@ impl Script {
         self.delete(1, 20);
         self.commit("scored", true).await;
         self.produce(1, 1, false).await;
+        self.put(4).await;
         self.commit("alerts", true).await;
+        self.compact();
     }
 
     async fn create_other(&mut self) {
@@ -201,11 +231,18 @@ impl Script {
 
 /// Segments of a few batches.
 pub(super) fn small_segments(world: &World) {
-    let config = Arc::new(LogConfig {
+    let config = LogConfig {
         segment_bytes: 700,
         index_interval_bytes: 150,
         ..LogConfig::default()
+    };
+    let compacted = Arc::new(LogConfig {
+        compact: true,
+        delete: false,
+        min_cleanable_dirty_ratio: 0.0,
+        ..config.clone()
     });
+    let config = Arc::new(config);
     for topic in TOPICS {
         for partition in &world.topic(topic).partitions {
             partition.set_config(Arc::clone(&config));
@@ -215,7 +252,16 @@ pub(super) fn small_segments(world: &World) {
         world
             .topics(model_topic)
             .changelog
-            .set_config(Arc::clone(&config));
+            .set_config(Arc::clone(&compacted));
+    }
+    if let Some(state) = state::log(world) {
+        // A tombstone goes with the second compaction, and files with the records.
+        state.set_config(Arc::new(LogConfig {
+            segment_bytes: 300,
+            delete_retention_ms: 0,
+            file_delete_delay_ms: 0,
+            ..LogConfig::clone(&compacted)
+        }));
     }
 }
 
