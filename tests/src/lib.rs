@@ -2,6 +2,7 @@
 //! rdkafka clients that talk to it.
 
 pub mod client_matrix;
+pub mod compaction_load;
 pub mod kill_rounds;
 pub mod random;
 
