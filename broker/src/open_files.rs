@@ -1,7 +1,8 @@
 //! How many files the process may have open.
 //!
-//! A partition that is written to holds three, and a connection one. Most systems start processes
-//! with a soft limit of 1,024, for programs that still use `select`, and let them raise it.
+//! Logs keep so many of them as `storage::open_files` allows, and a connection holds one. Most systems
+//! start processes with a soft limit of 1,024, for programs that still use `select`, and let them raise
+//! it.
 
 use std::io;
 

@@ -53,6 +53,10 @@ pub trait File: Send + Sync + Debug {
 pub trait Disk: Send + Sync + Debug {
     /// Opens for reading and writing; creates the file where `create` is set and it is missing.
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn File>>;
+    /// Size in bytes of a file that is not open.
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        self.open(path, false)?.len()
+    }
     /// Creates a folder and its parents.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Renames, replacing the target.
@@ -178,6 +182,10 @@ impl Disk for RealDisk {
             .truncate(false)
             .open(path)?;
         Ok(Arc::new(RealFile(file)))
+    }
+
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        Ok(fs::metadata(path)?.len())
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {

@@ -12,6 +12,7 @@
 //! - [`reserved_disk`]: what goes on where the disk is full;
 //! - [`retention`]: which segments a log no longer keeps;
 //! - [`compaction`]: which records a log no longer keeps, because newer ones have their keys;
+//! - [`open_files`]: how many files and maps the logs may hold;
 //! - [`disk`], [`clock`]: every system call that writes, and the time.
 
 pub mod batch;
@@ -22,6 +23,7 @@ pub mod config;
 pub mod disk;
 pub mod error;
 pub mod log_dir;
+pub mod open_files;
 pub mod partition_log;
 pub mod producer_state;
 pub mod recovery;

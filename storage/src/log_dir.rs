@@ -45,6 +45,8 @@ use crate::{LogConfig, Offset, PartitionLog};
 
 const LOCK: &str = ".lock";
 const CLEAN_SHUTDOWN: &str = ".kafka_cleanshutdown";
+/// At least so many threads make and close logs.
+const WAITING_THREADS: usize = 16;
 /// What Kafka's `CleanShutdownFileHandler` writes where there is no broker epoch.
 const CLEAN_SHUTDOWN_CONTENT: &[u8] = br#"{"version":0,"brokerEpoch":-1}"#;
 
@@ -182,8 +184,13 @@ impl LogDir {
         }
         let progress = Progress::default();
         let created = AtomicBool::new(false);
+        // They are all new, or none is.
+        let threads = match logs.first() {
+            Some(log) if self.is_new(log)? => self.waiting_threads(),
+            _ => self.config.recovery_threads,
+        };
         let opened = parallel::run(
-            self.config.recovery_threads,
+            threads,
             &logs,
             |log| self.open_log(log, &progress, &created),
             |done, elapsed| {
@@ -196,9 +203,10 @@ impl LogDir {
                 );
             },
         )?;
-        if created.into_inner() {
+        if created.into_inner() || !self.was_clean {
             // Before readers see anything in a new folder: were it lost with what they have read, its
-            // offsets would be given again under the same leader epoch.
+            // offsets would be given again under the same leader epoch. After a crash nobody knows which
+            // are new.
             self.disk
                 .sync_dir(self.path())
                 .map_err(|error| Error::io("sync", self.path(), &error))?;
@@ -208,6 +216,21 @@ impl LogDir {
             open.insert((log.topic().to_owned(), log.partition()), Arc::clone(log));
         }
         Ok(opened)
+    }
+
+    fn is_new(&self, log: &OpenLog) -> Result<bool> {
+        let dir = self.path().join(folders::name(&log.topic, log.partition)?);
+        Ok(!folders::exists(self.disk.as_ref(), &dir)?)
+    }
+
+    /// Threads for work that waits for the device more than it computes: it puts on the device together
+    /// what waits together.
+    fn waiting_threads(&self) -> usize {
+        match self.config.recovery_threads {
+            // One after another, as somebody may want it.
+            one @ ..=1 => one,
+            some => some.max(WAITING_THREADS),
+        }
     }
 
     fn open_log(
@@ -327,7 +350,7 @@ impl LogDir {
         let _opening = lock(&self.opening);
         let logs = self.open_now();
         let closed = parallel::run(
-            self.config.recovery_threads,
+            self.waiting_threads(),
             &logs,
             |(_, log)| Ok(log.close()),
             |done, elapsed| {

@@ -278,6 +278,10 @@ impl Disk for ReservedDisk {
         self.room.with_room("open", path, true, lock)
     }
 
+    fn len(&self, path: &Path) -> io::Result<u64> {
+        self.room.disk.len(path)
+    }
+
     fn room_for(&self, dir: &Path) -> io::Result<()> {
         if self.is_full() && !self.room.is_essential(dir) {
             return Err(no_room());

@@ -9,11 +9,11 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use storage::open_files::{FILES_PER_LOG, max_kept};
+
 /// Descriptors that are never given to connections: log files beside those of partitions, sockets
 /// that listen, models.
 const SPARE_FILES: usize = 256;
-/// Files that a partition which is written to holds open.
-const FILES_PER_PARTITION: usize = 3;
 
 /// Counts connections and decides about new ones.
 #[derive(Debug)]
@@ -91,7 +91,8 @@ impl Admission {
     /// Takes the system's limit of open files and the number of partitions into account. Returns
     /// what connections may have, where that is new.
     pub fn set_open_files(&self, limit: u64, partitions: usize) -> Option<usize> {
-        let left = left_by_files(usize::try_from(limit).unwrap_or(usize::MAX), partitions);
+        let of_logs = partitions.saturating_mul(FILES_PER_LOG).min(max_kept());
+        let left = left_by_files(usize::try_from(limit).unwrap_or(usize::MAX), of_logs);
         let before = self.max_by_files.swap(left, Ordering::Relaxed);
         (left != before).then_some(left)
     }
@@ -151,12 +152,10 @@ impl Drop for Place {
     }
 }
 
-/// A quarter of the descriptors, and in any case those that the partitions may hold, are kept from
-/// connections; a quarter is theirs in any case.
-fn left_by_files(limit: usize, partitions: usize) -> usize {
-    let of_logs = partitions
-        .saturating_mul(FILES_PER_PARTITION)
-        .saturating_add(SPARE_FILES);
+/// A quarter of the descriptors, and in any case those `of_logs`, are kept from connections; a quarter
+/// is theirs in any case.
+fn left_by_files(limit: usize, of_logs: usize) -> usize {
+    let of_logs = of_logs.saturating_add(SPARE_FILES);
     let quarter = limit / 4;
     limit.saturating_sub(of_logs.max(quarter)).max(quarter)
 }
@@ -238,10 +237,10 @@ mod tests {
 
     #[test]
     fn the_logs_keep_their_descriptors() {
-        assert_eq!(left_by_files(20_000, 10), 15_000);
-        assert_eq!(left_by_files(20_000, 4_000), 20_000 - 12_256);
-        assert_eq!(left_by_files(1024, 100), 1024 - 556);
-        assert_eq!(left_by_files(1024, 100_000), 256);
+        assert_eq!(left_by_files(20_000, 30), 15_000);
+        assert_eq!(left_by_files(20_000, 12_000), 20_000 - 12_256);
+        assert_eq!(left_by_files(1024, 300), 1024 - 556);
+        assert_eq!(left_by_files(1024, 300_000), 256);
         assert_eq!(left_by_files(usize::MAX, usize::MAX), usize::MAX / 4);
     }
 

@@ -54,11 +54,14 @@ impl Checkpoints {
             OffsetCheckpoint::HighWatermark => &mut self.high_watermarks,
             OffsetCheckpoint::FirstDirtyOffset => &mut self.first_dirty_offsets,
         };
-        let before = match offset {
+        if offsets.get(key).copied() == offset {
+            return;
+        }
+        match offset {
             Some(offset) => offsets.insert(key.clone(), offset),
             None => offsets.remove(key),
         };
-        self.changed |= before != offset;
+        self.changed = true;
     }
 
     /// Raises first offsets, on the device when this returns. Where that fails, none is raised.

@@ -200,7 +200,7 @@ pub(super) fn any_missing<'a>(
     Ok(false)
 }
 
-fn exists(disk: &dyn Disk, dir: &Path) -> Result<bool> {
+pub(super) fn exists(disk: &dyn Disk, dir: &Path) -> Result<bool> {
     match disk.list(dir) {
         Ok(_) => Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),

@@ -20,6 +20,7 @@ use crate::batch::{Batch, Compression, layout};
 use crate::checkpoint;
 use crate::config::{CompressionType, TimestampType};
 use crate::error::{Error, Result};
+use crate::open_files;
 use crate::producer_state::Decision;
 use crate::segment::{BatchHead, SegmentWriter};
 use crate::{LogConfig, Offset};
@@ -75,14 +76,15 @@ impl PartitionLog {
         })
     }
 
-    /// Whether appending `batch` would decompress or compress it, which takes a thread's time: up to
-    /// [`MAX_DECOMPRESSION_RATIO`] times `max.message.bytes` are looked at.
+    /// Whether appending `batch` would take a thread's time: it would decompress or compress it, where
+    /// up to [`MAX_DECOMPRESSION_RATIO`] times `max.message.bytes` are looked at, or other logs have to
+    /// be synced first, because no more files may be kept open.
     ///
     /// [`MAX_DECOMPRESSION_RATIO`]: crate::batch::validate::MAX_DECOMPRESSION_RATIO
     pub fn opens(&self, batch: &[u8]) -> bool {
         let sent = Batch::parse(batch).and_then(|batch| batch.compression());
         // What is no batch is refused at once.
-        sent.is_ok_and(|sent| opens(sent, &self.config()))
+        sent.is_ok_and(|sent| opens(sent, &self.config())) || open_files::is_full()
     }
 
     /// As [`PartitionLog::append`] for batches of the broker's own (several, back to back, control
@@ -121,6 +123,7 @@ impl PartitionLog {
         config: &LogConfig,
     ) -> Result<()> {
         let start = writer.end;
+        self.shared.is_written_to();
         self.write_epochs()?;
         for batch in batches {
             let appended = batch

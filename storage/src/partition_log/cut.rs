@@ -12,6 +12,7 @@ impl PartitionLog {
     /// Cuts everything at and above `end` off, which is where a batch begins, or the log's end, and
     /// not below what is readable. Where the disk fails half way the log is read-only from then on.
     pub(super) fn cut_to(&self, writer: &mut Writer, end: Offset) -> Result<()> {
+        self.shared.is_written_to();
         let segments = self.shared.segments();
         // The first segment stays whatever happens; of the others those that begin below `end`.
         let kept = segments

@@ -22,6 +22,7 @@ mod compact;
 mod cut;
 mod derived;
 mod epochs;
+mod files;
 mod flush;
 mod log_start;
 mod read;
@@ -177,8 +178,11 @@ impl PartitionLog {
         checkpointed: Checkpointed,
     ) -> Self {
         let snapshots = Snapshots::new(Arc::clone(&opened.disk), opened.dir.clone());
+        let shared = Arc::new(Shared::new(opened));
+        // What the start has repaired.
+        shared.close_synced_files();
         Self {
-            shared: Arc::new(Shared::new(opened)),
+            shared,
             config: RwLock::new(config),
             writer: Mutex::new(writer),
             epochs: RwLock::new(epochs),

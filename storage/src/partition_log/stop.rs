@@ -30,19 +30,18 @@ impl PartitionLog {
         let (end, snapshot) = {
             let mut writer = lock(&self.writer);
             self.forget_idle_producers(&mut writer);
-            match self.shared.visibility {
-                Visibility::Ordinary => (writer.end, Some(writer.producers.encode_snapshot())),
+            let state = &writer.producers;
+            let (end, is_of_end) = match self.shared.visibility {
+                Visibility::Ordinary => (writer.end, true),
                 // The hidden tail may go, and what a recovery point covers must not.
-                Visibility::Derived => {
-                    let state = &writer.producers;
-                    let end = self.shared.offsets().high_watermark;
-                    (end, state.is_empty().then(|| state.encode_snapshot()))
-                }
+                Visibility::Derived => (self.shared.offsets().high_watermark, state.is_empty()),
+            };
+            // Nothing has come: a log that nobody writes to costs no more than this.
+            if last.recovery_point >= end && last.has_snapshot {
+                return Ok(last.recovery_point);
             }
+            (end, is_of_end.then(|| state.encode_snapshot()))
         };
-        if last.recovery_point >= end && last.has_snapshot {
-            return Ok(last.recovery_point);
-        }
         let synced = self.shared.sync()?;
         let recovery_point = end.min(synced).max(last.recovery_point);
         self.sync_indexes(last.recovery_point, recovery_point)?;
@@ -81,11 +80,13 @@ impl PartitionLog {
                 end.min(high_watermark.max(last.recovery_point))
             }
         };
+        self.shared.is_written_to();
         let finished = writer.active.finish()?;
         self.give_room_back(&writer);
         let unchanged = last.recovery_point == end && last.has_snapshot && !finished;
         if unchanged && self.is_synced_to(end) {
             self.remove_distrusted_indexes();
+            self.shared.close_synced_files();
             return Ok(end);
         }
         self.shared.sync()?;
@@ -97,6 +98,7 @@ impl PartitionLog {
             has_snapshot: recovery_point == end,
         };
         self.remove_distrusted_indexes();
+        self.shared.close_synced_files();
         Ok(recovery_point)
     }
 
@@ -144,7 +146,7 @@ impl PartitionLog {
             if segment.base_offset() < end && follows.is_none_or(|next| next >= from) {
                 segment.sync_indexes()?;
                 if follows.is_some() {
-                    segment.close_indexes();
+                    segment.close_files();
                 }
             }
         }

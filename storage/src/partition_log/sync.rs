@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
+use super::files::{KeptFiles, OpenLogs};
 use super::flush::{Alarm, Alarms, Flush};
 use super::{Offsets, Visibility};
 use crate::Offset;
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     deleted: AtomicBool,
     pub(super) queue: Arc<SyncQueue>,
+    pub(super) files: KeptFiles,
 }
 
 #[derive(Debug, Default)]
@@ -139,6 +141,7 @@ impl Shared {
             closed: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
             queue: opened.queue,
+            files: KeptFiles::default(),
         }
     }
 
@@ -339,13 +342,13 @@ impl Shared {
             if has_more || segment.was_cut() {
                 self.sync_segment(segment)?;
                 if follows.is_some() {
-                    segment.close_log();
+                    segment.close_files();
                 }
             }
         }
         // Files before names: a name that is durable leads to bytes that are.
         if self.dir_dirty.swap(false, Ordering::AcqRel) {
-            self.sync_dirs().inspect_err(|unsynced| {
+            self.sync_dir().inspect_err(|unsynced| {
                 if matches!(unsynced, Unsynced::NotTried(_)) {
                     self.dir_dirty.store(true, Ordering::Release);
                 }
@@ -355,23 +358,32 @@ impl Shared {
     }
 
     fn sync_segment(&self, segment: &Segment) -> Result<(), Unsynced> {
-        let failed = |call, error| unsynced(call, segment.path(), &error);
-        let file = segment.log_file().map_err(|error| failed("open", error))?;
         // Before: what is cut off from now on is for the next sync.
+        let was_cut = segment.was_cut();
         segment.set_was_cut(false);
-        file.sync().map_err(|error| failed("sync", error))
+        segment.sync_log().map_err(|(call, error)| {
+            if was_cut {
+                segment.set_was_cut(true);
+            }
+            unsynced(call, segment.path(), &error)
+        })
     }
 
-    fn sync_dirs(&self) -> Result<(), Unsynced> {
-        for dir in [Some(self.dir.as_path()), self.dir.parent()]
-            .into_iter()
-            .flatten()
-        {
-            self.disk
-                .sync_dir(dir)
-                .map_err(|error| unsynced("sync", dir, &error))?;
-        }
-        Ok(())
+    /// Blocking. Puts a segment's batches on the device once more, in a turn of its own.
+    pub(super) fn sync_again(&self, segment: &Segment) -> Result<()> {
+        let _turn = lock(&self.turn);
+        self.sync_segment(segment)
+            .map_err(|unsynced| match unsynced {
+                Unsynced::NotTried(error) => error,
+                Unsynced::Failed(error) => self.fail(&error),
+            })
+    }
+
+    /// The name of the folder itself was put on the device before the log was opened.
+    fn sync_dir(&self) -> Result<(), Unsynced> {
+        self.disk
+            .sync_dir(&self.dir)
+            .map_err(|error| unsynced("sync", &self.dir, &error))
     }
 
     /// Writer only. The log ends at `end` now; whoever waits for more waits for nothing.
@@ -431,6 +443,8 @@ impl Shared {
 pub(crate) struct SyncQueue {
     state: Mutex<Queued>,
     pushed: Condvar,
+    /// Logs that keep files open.
+    pub(super) open_logs: OpenLogs,
 }
 
 #[derive(Debug, Default)]

@@ -176,7 +176,7 @@ fn batch_at(segments: &[Arc<Segment>], offset: Offset) -> Result<Option<BatchHea
     let Some(segment) = after.checked_sub(1).and_then(|at| segments.get(at)) else {
         return Ok(None);
     };
-    let found = segment.without_handles(|| segment.seek(offset))?;
+    let found = segment.seek(offset)?;
     Ok(found
         .map(|(_, head)| head)
         .filter(|head| head.base_offset <= offset && head.leader_epoch >= 0))
@@ -189,7 +189,7 @@ fn all(segments: &[Arc<Segment>], end: Offset) -> Result<Vec<(i32, Offset)>> {
         .iter()
         .filter(|segment| segment.base_offset() < end)
     {
-        for (epoch, start) in segment.without_handles(|| segment.epochs())? {
+        for (epoch, start) in segment.epochs()? {
             if epochs.last().is_none_or(|(last, _)| *last < epoch) {
                 epochs.push((epoch, start));
             }

@@ -85,6 +85,7 @@ impl Recovery<'_> {
         let unclean = !self.clean && !created && !bases.is_empty();
 
         self.was_compacted |= log.config.compact;
+        let mut _looked_at = None;
         let (writer, segments, seen, lost) = match self.recovered(&dir, &bases, &log.config)? {
             None => {
                 dir_dirty = true;
@@ -102,6 +103,7 @@ impl Recovery<'_> {
                 (writer, segments, Vec::new(), lost)
             }
             Some(recovered) => {
+                _looked_at = recovered.looked_at;
                 dir_dirty |= recovered.removed;
                 if snapshots.remove_above(recovered.end)? {
                     self.disk

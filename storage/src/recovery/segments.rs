@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use super::Recovery;
 use crate::error::Result;
-use crate::segment::{Kept, Scan, Scanned, Segment, Tail};
+use crate::segment::{Kept, LookedAt, Scan, Scanned, Segment, Tail};
 use crate::{LogConfig, Offset};
 
 /// What the files of a partition came to.
@@ -20,6 +20,8 @@ pub(super) struct Recovered {
     pub removed: bool,
     /// The log ends before offsets that were on the device.
     pub lost: bool,
+    /// The newest segment, which all parts of a start look at.
+    pub looked_at: Option<LookedAt>,
 }
 
 /// A segment that is looked at, and what is known of its surroundings.
@@ -75,6 +77,7 @@ impl Recovery<'_> {
             epochs: Vec::new(),
             removed: false,
             lost: false,
+            looked_at: None,
         };
         let trusted = if self.clean {
             Offset::MAX
@@ -104,6 +107,7 @@ impl Recovery<'_> {
             let (mut segment, sound) = Segment::open(self.disk, dir, *base, newest, config)?;
             segment.set_has_gaps(self.was_compacted);
             let segment = Arc::new(segment);
+            recovered.looked_at = Some(LookedAt::new(&segment));
             segment.set_next_base(next_base.filter(|next| *next <= trusted));
             let look = Look {
                 dir,

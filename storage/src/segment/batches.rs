@@ -25,7 +25,7 @@ impl<'a> Batches<'a> {
     pub fn from(segment: &'a Segment, position: u64, buffer_bytes: usize) -> Result<Self> {
         Ok(Self {
             segment,
-            file: segment.log.transient()?,
+            file: segment.log.file()?,
             position,
             buffer: Vec::new(),
             at: 0,

@@ -139,8 +139,7 @@ impl CleanedSegment {
             return Err(error);
         }
         let segment = self.segment;
-        segment.close_log();
-        segment.close_indexes();
+        segment.close_files();
         segment.set_largest_timestamp(&self.tail);
         segment.size.store(self.written, Ordering::Release);
         segment.publish();

@@ -24,6 +24,8 @@ struct State<E> {
     in_file: u64,
     /// Those that follow.
     entries: Vec<E>,
+    /// A write has failed, and may have left something in the file behind its entries.
+    torn: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -37,6 +39,7 @@ impl<E: Copy> Held<E> {
             state: Mutex::new(State {
                 in_file,
                 entries: Vec::new(),
+                torn: false,
             }),
             file: Mutex::new(()),
         }
@@ -83,8 +86,12 @@ impl<E: Copy> Held<E> {
         if entries.is_empty() {
             return Ok(());
         }
-        write(in_file, &entries)?;
+        let written = write(in_file, &entries);
         let mut state = lock(&self.state);
+        if let Err(error) = written {
+            state.torn = true;
+            return Err(error);
+        }
         state.in_file = in_file + entries.len() as u64;
         state.entries.drain(..entries.len());
         Ok(())
@@ -95,13 +102,25 @@ impl<E: Copy> Held<E> {
         lock(&self.state).entries.shrink_to_fit();
     }
 
-    /// Has `cut` cut the file to so many entries, and keeps the first `count` of all.
+    /// None is held.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.state).entries.is_empty()
+    }
+
+    /// Keeps the first `count` of all, and has `cut` cut the file to so many entries where there may be
+    /// more in it.
     pub fn truncate<T>(&self, count: u64, cut: impl FnOnce(u64) -> Result<(), T>) -> Result<(), T> {
         let _file = lock(&self.file);
-        let in_file = lock(&self.state).in_file.min(count);
-        cut(in_file)?;
+        let (in_file, is_longer) = {
+            let state = lock(&self.state);
+            let in_file = state.in_file.min(count);
+            (in_file, in_file < state.in_file || state.torn)
+        };
+        if is_longer {
+            cut(in_file)?;
+        }
         let mut state = lock(&self.state);
-        state.in_file = in_file;
+        (state.in_file, state.torn) = (in_file, false);
         let held = usize::try_from(count - in_file).unwrap_or(usize::MAX);
         state.entries.truncate(held);
         Ok(())
@@ -110,7 +129,7 @@ impl<E: Copy> Held<E> {
     /// The file has `count` entries, and none is held.
     pub fn reset(&self, count: u64) {
         let mut state = lock(&self.state);
-        state.in_file = count;
+        (state.in_file, state.torn) = (count, false);
         state.entries = Vec::new();
     }
 }
@@ -166,16 +185,31 @@ mod tests {
 
     #[test]
     fn a_cut_takes_from_what_is_held_and_from_the_file() {
-        for (count, in_file, left) in [(12, 10, vec![10, 11]), (10, 10, vec![]), (3, 3, vec![])] {
+        for (count, torn, cut_file_to, left) in [
+            (12, false, None, vec![10, 11]),
+            (12, true, Some(10), vec![10, 11]),
+            (10, false, None, vec![]),
+            (3, false, Some(3), vec![]),
+        ] {
             let entries = held(10, 3);
+            if torn {
+                assert_eq!(entries.write(|_, _| Err(())), Err(()));
+            }
             let mut cut_to = None;
             let cut = |to| {
                 cut_to = Some(to);
                 Ok::<_, Infallible>(())
             };
             assert_eq!(entries.truncate(count, cut), Ok(()));
-            assert_eq!(cut_to, Some(in_file), "{count}");
-            assert_eq!(entries.from(0), (in_file, left), "{count}");
+            assert_eq!(cut_to, cut_file_to, "{count}");
+            assert_eq!(entries.from(0), (count.min(10), left), "{count}");
+            let mut cut_again = None;
+            let cut = |to| {
+                cut_again = Some(to);
+                Ok::<_, Infallible>(())
+            };
+            assert_eq!(entries.truncate(count, cut), Ok(()));
+            assert_eq!(cut_again, None, "nothing is left to be cut");
         }
         let entries = held(10, 3);
         assert_eq!(entries.truncate(3, |_| Err("EIO")), Err("EIO"));

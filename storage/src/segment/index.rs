@@ -104,8 +104,7 @@ impl<E: Entry> Index<E> {
     pub fn open(disk: Arc<dyn Disk>, path: PathBuf, suffix: &str) -> Result<Self> {
         let file = MappedFile::new(Arc::clone(&disk), path.clone(), suffix);
         let bytes = disk
-            .open(&file.location(), false)
-            .and_then(|file| file.len())
+            .len(&file.location())
             .map_err(|error| Error::io("open", file.location(), &error))?;
         if bytes % E::SIZE as u64 != 0 {
             let reason = format!("{bytes} bytes are no multiple of {}", E::SIZE);
@@ -157,6 +156,11 @@ impl<E: Entry> Index<E> {
 
     /// Puts all entries into the file.
     pub fn write_held(&self) -> Result<()> {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        // First: where the system has no handle for it, no write has failed.
+        let _open = self.file.to_write()?;
         self.held.write(|in_file, entries| {
             let mut bytes = Vec::with_capacity(E::SIZE * entries.len());
             entries.iter().for_each(|entry| entry.encode(&mut bytes));
@@ -176,6 +180,9 @@ impl<E: Entry> Index<E> {
     /// Writer only, before there are readers: keeps the first `keep` entries and puts `entries`,
     /// encoded, behind them.
     pub fn replace_after(&self, keep: u64, entries: &[u8]) -> Result<()> {
+        if self.is(keep, entries)? {
+            return Ok(());
+        }
         self.truncate(keep)?;
         if !entries.is_empty() {
             self.file.write_all_at(&[entries], keep * E::SIZE as u64)?;
@@ -184,14 +191,20 @@ impl<E: Entry> Index<E> {
         Ok(())
     }
 
-    /// As [`MappedFile::close`].
-    pub fn close(&self) {
-        self.file.close();
-    }
-
-    /// As [`MappedFile::reopen`].
-    pub fn reopen(&self) {
-        self.file.reopen();
+    /// The file is the first `keep` entries and `entries` already.
+    fn is(&self, keep: u64, entries: &[u8]) -> Result<bool> {
+        let added = (entries.len() / E::SIZE) as u64;
+        if self.added() != keep + added || !self.held.is_empty() {
+            return Ok(false);
+        }
+        if added == 0 {
+            return Ok(true);
+        }
+        let mut bytes = vec![0; entries.len()];
+        let file = self.file.file()?;
+        let read = disk::read_full_at(file.as_ref(), &mut bytes, keep * E::SIZE as u64)
+            .map_err(|error| self.file.io("read", &error))?;
+        Ok(read == entries.len() && bytes == entries)
     }
 
     /// Writer only, before there are readers: puts `entries`, encoded, in the place of all there
@@ -256,15 +269,17 @@ impl<E: Entry> Index<E> {
     /// As [`Index::count_while`], of the first `entries` alone.
     pub fn count_among(&self, entries: u64, mut keep: impl FnMut(&E) -> bool) -> Result<u64> {
         let (mut low, mut high) = (0, entries);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if keep(&self.read(middle)?) {
-                low = middle + 1;
-            } else {
-                high = middle;
+        self.file.look(|| {
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if keep(&self.read(middle)?) {
+                    low = middle + 1;
+                } else {
+                    high = middle;
+                }
             }
-        }
-        Ok(low)
+            Ok(low)
+        })
     }
 
     /// Blocking, through the file: how many of the first entries `keep` holds for, looking at them

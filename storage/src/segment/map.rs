@@ -5,21 +5,27 @@
 //! the file is open. [`View`] carries that length and refuses anything beyond it, so that neither a
 //! page past the end of the file (SIGBUS) nor a byte that is still being written is ever touched.
 //!
-//! A map is made at the first read and may be longer than the file, so that one serves a growing
-//! segment for its whole life. It lives as long as a [`Bytes`] that was cut from it.
+//! A map is made at a read and may be longer than the file, so that a growing segment is mapped a few
+//! times in its life. How many stay is bounded (`maps`); one lives as long as a [`Bytes`] that was cut
+//! from it.
 
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
-use memmap2::{Advice, MmapRaw};
+use memmap2::Advice;
 
+use super::maps::{Map, MapSlot};
 use crate::checkpoint;
 use crate::disk::{self, Disk, File};
 use crate::error::{Error, Result};
+use crate::open_files;
 
+/// A file that grows is mapped this far beyond its end at least.
+const LEAST_AHEAD: usize = 64 << 10;
 /// Pages asked for in one `mincore`.
 const PAGES_PER_PROBE: usize = 1024;
 /// Bytes asked for in one advice: where they are more than the device reads ahead, the kernel may leave
@@ -53,32 +59,35 @@ impl From<Error> for Miss {
 }
 
 /// A file that is opened and mapped when it is first needed.
+///
+/// Its handle is kept from the first write on, until what was written is on the device: a device that
+/// can't keep it says so to those who had the file open. Whoever reads opens the file for as long as
+/// it takes, where nobody has it open.
 #[derive(Debug)]
 pub(crate) struct MappedFile {
     disk: Arc<dyn Disk>,
     path: PathBuf,
     opened: Mutex<Opened>,
-    map: Mutex<Option<Arc<MmapRaw>>>,
+    /// Something may not be on the device. Set before each write, and again behind it, as a sync may
+    /// have begun in between; whoever writes or syncs has a share of the handle meanwhile.
+    unsynced: AtomicBool,
+    /// Held while a sync runs: who comes meanwhile does not take what it has begun for done.
+    syncing: Mutex<()>,
+    /// There from the first look through a map on.
+    map: OnceLock<Arc<MapSlot>>,
 }
 
 /// A file's handle, and where it is opened by name.
 #[derive(Debug)]
 struct Opened {
-    handle: Handle,
+    /// Counted in [`open_files`] while it is there.
+    handle: Option<Arc<dyn File>>,
+    /// How many look at the file now, and what it was opened with for them.
+    looks: usize,
+    looked_at: Option<Arc<dyn File>>,
     /// In the place of `path`: a segment's files have other names before they are part of the log, and
     /// when they no longer are.
     moved_to: Option<PathBuf>,
-}
-
-/// What is open of a file. There may be many files that are only read now and then, and systems
-/// have a limit of open files.
-#[derive(Debug)]
-enum Handle {
-    /// Nothing yet; what is opened stays open.
-    Unopened,
-    Open(Arc<dyn File>),
-    /// Nothing, and what is opened is closed after its use.
-    Closed,
 }
 
 impl MappedFile {
@@ -88,16 +97,20 @@ impl MappedFile {
         Self {
             disk,
             opened: Mutex::new(Opened {
-                handle: Handle::Unopened,
+                handle: None,
+                looks: 0,
+                looked_at: None,
                 moved_to: (!suffix.is_empty()).then(|| with_suffix(&path, suffix)),
             }),
             path,
-            map: Mutex::new(None),
+            // Who knows what was done to it before.
+            unsynced: AtomicBool::new(true),
+            syncing: Mutex::new(()),
+            map: OnceLock::new(),
         }
     }
 
-    /// Creates the file, emptied where one was left behind, and keeps it open; called as in
-    /// [`MappedFile::new`].
+    /// Creates the file, emptied where one was left behind; called as in [`MappedFile::new`].
     pub fn create(disk: Arc<dyn Disk>, path: PathBuf, suffix: &str) -> Result<Self> {
         let located = with_suffix(&path, suffix);
         let file = disk
@@ -106,12 +119,15 @@ impl MappedFile {
         let len = file
             .len()
             .map_err(|error| Error::io("stat", &located, &error))?;
+        let created = Self::new(disk, path, suffix);
         if len > 0 {
             file.set_len(0)
                 .map_err(|error| Error::io("truncate", &located, &error))?;
+            created.keep(&mut created.opened(), file);
+        } else {
+            // It has nothing to lose.
+            created.unsynced.store(false, Ordering::Release);
         }
-        let created = Self::new(disk, path, suffix);
-        created.opened().handle = Handle::Open(file);
         Ok(created)
     }
 
@@ -154,67 +170,123 @@ impl MappedFile {
         moved_to.unwrap_or(&self.path).clone()
     }
 
-    /// The open file.
+    /// Opened once at most from here to [`MappedFile::end_look`], for all who read it meanwhile.
+    pub fn begin_look(&self) {
+        self.opened().looks += 1;
+    }
+
+    /// As long as `look` takes.
+    pub fn look<T>(&self, look: impl FnOnce() -> T) -> T {
+        self.begin_look();
+        let found = look();
+        self.end_look();
+        found
+    }
+
+    /// The end of a look.
+    pub fn end_look(&self) {
+        let mut opened = self.opened();
+        opened.looks = opened.looks.saturating_sub(1);
+        if opened.looks == 0 {
+            opened.looked_at = None;
+        }
+    }
+
+    /// The file where it is open, or one that is open for as long as the caller keeps it. Only for
+    /// reading, or what need not last.
     pub fn file(&self) -> Result<Arc<dyn File>> {
         self.open_file().map_err(|error| self.io("open", &error))
     }
 
-    /// The same, with the system's own error.
-    pub fn open_file(&self) -> std::io::Result<Arc<dyn File>> {
+    fn open_file(&self) -> std::io::Result<Arc<dyn File>> {
         let mut opened = self.opened();
-        match &opened.handle {
-            Handle::Open(file) => Ok(Arc::clone(file)),
-            Handle::Closed => self.open(&opened),
-            Handle::Unopened => {
-                let file = self.open(&opened)?;
-                opened.handle = Handle::Open(Arc::clone(&file));
-                Ok(file)
+        if let Some(file) = opened.handle.as_ref().or(opened.looked_at.as_ref()) {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.open(&opened)?;
+        if opened.looks > 0 {
+            opened.looked_at = Some(Arc::clone(&file));
+        }
+        Ok(file)
+    }
+
+    /// The file, open for a write. It stays open until what is written is on the device, and in any case
+    /// for as long as the caller has it.
+    pub fn to_write(&self) -> Result<Arc<dyn File>> {
+        let mut opened = self.opened();
+        let file = match &opened.handle {
+            Some(file) => Arc::clone(file),
+            None => {
+                let file = self
+                    .open(&opened)
+                    .map_err(|error| self.io("open", &error))?;
+                self.keep(&mut opened, Arc::clone(&file));
+                file
             }
+        };
+        self.unsynced.store(true, Ordering::Release);
+        Ok(file)
+    }
+
+    fn change<T>(
+        &self,
+        call: &'static str,
+        change: impl FnOnce(&dyn File) -> std::io::Result<T>,
+    ) -> Result<T> {
+        let file = self.to_write()?;
+        let changed = change(file.as_ref());
+        // A sync may have begun before.
+        self.unsynced.store(true, Ordering::Release);
+        changed.map_err(|error| self.io(call, &error))
+    }
+
+    fn keep(&self, opened: &mut Opened, file: Arc<dyn File>) {
+        if opened.handle.replace(file).is_none() {
+            open_files::opened();
         }
     }
 
-    /// Keeps no handle from now on. Only after a sync: a device that can't keep what was written
-    /// says so to those who had the file open.
+    /// Keeps the file open no longer, if all of it is on the device and nobody is at it.
     pub fn close(&self) {
-        self.opened().handle = Handle::Closed;
+        let mut opened = self.opened();
+        // Nobody has a share: what was done with one is to be seen from here.
+        let is_idle = opened
+            .handle
+            .as_mut()
+            .is_some_and(|file| Arc::get_mut(file).is_some());
+        if is_idle && !self.unsynced.load(Ordering::Acquire) {
+            self.drop_handle(&mut opened);
+        }
+    }
+
+    /// As [`MappedFile::close`], whatever is not on the device: somebody was told of that.
+    pub fn give_up(&self) {
+        self.drop_handle(&mut self.opened());
+    }
+
+    fn drop_handle(&self, opened: &mut Opened) {
+        if opened.handle.take().is_some() {
+            open_files::closed();
+        }
+    }
+
+    /// Its handle is kept.
+    pub fn is_kept(&self) -> bool {
+        self.opened().handle.is_some()
     }
 
     /// Puts a file with `bytes` in the place of this one, durably and as a whole.
     pub fn replace(&self, bytes: &[u8]) -> Result<()> {
         checkpoint::write_file(self.disk.as_ref(), &self.path, bytes)?;
-        self.opened().handle = Handle::Unopened;
-        *self.map.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        Ok(())
-    }
-
-    /// Keeps the handle that is opened next.
-    pub fn reopen(&self) {
         let mut opened = self.opened();
-        if matches!(opened.handle, Handle::Closed) {
-            opened.handle = Handle::Unopened;
+        self.drop_handle(&mut opened);
+        opened.looked_at = None;
+        self.unsynced.store(false, Ordering::Release);
+        drop(opened);
+        if let Some(slot) = self.map.get() {
+            slot.empty();
         }
-    }
-
-    /// The file where it is open, or one that is open for as long as the caller keeps it: there may
-    /// be many closed segments, and most are never looked at again.
-    pub fn transient(&self) -> Result<Arc<dyn File>> {
-        let opened = self.opened();
-        match &opened.handle {
-            Handle::Open(file) => Ok(Arc::clone(file)),
-            Handle::Unopened | Handle::Closed => {
-                self.open(&opened).map_err(|error| self.io("open", &error))
-            }
-        }
-    }
-
-    /// Nobody has needed the file yet.
-    pub fn is_unopened(&self) -> bool {
-        matches!(self.opened().handle, Handle::Unopened)
-    }
-
-    /// Does as if nobody had.
-    pub fn forget_handle(&self) {
-        self.opened().handle = Handle::Unopened;
+        Ok(())
     }
 
     fn opened(&self) -> MutexGuard<'_, Opened> {
@@ -232,67 +304,78 @@ impl MappedFile {
     }
 
     pub fn write_all_at(&self, bytes: &[&[u8]], position: u64) -> Result<()> {
-        disk::write_all_at(self.file()?.as_ref(), bytes, position)
-            .map_err(|error| self.io("write", &error))
+        self.change("write", |file| disk::write_all_at(file, bytes, position))
     }
 
     pub fn set_len(&self, len: u64) -> Result<()> {
-        self.file()?
-            .set_len(len)
-            .map_err(|error| self.io("truncate", &error))
+        self.change("truncate", |file| file.set_len(len))
     }
 
     /// Reserves room for the first `len` bytes. False where the file system cannot.
     pub fn allocate(&self, len: u64) -> Result<bool> {
-        let file = self.file()?;
-        loop {
-            match file.allocate(len) {
-                Ok(()) => return Ok(true),
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(false),
-                Err(error) => return Err(self.io("allocate", &error)),
+        self.change("allocate", |file| {
+            loop {
+                match file.allocate(len) {
+                    Ok(()) => return Ok(true),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(false),
+                    Err(error) => return Err(error),
+                }
             }
-        }
+        })
     }
 
+    /// Puts everything written so far on the device, where it is not known to be there.
     pub fn sync(&self) -> Result<()> {
-        self.file()?.sync().map_err(|error| self.io("sync", &error))
+        self.try_sync()
+            .map_err(|(call, error)| self.io(call, &error))
     }
 
-    /// The first `sealed` bytes. A new map is made `expected` bytes long where that is more, for a
-    /// file that will grow to about that size.
+    /// The same, with the call that failed and the system's own error.
+    pub fn try_sync(&self) -> Result<(), (&'static str, std::io::Error)> {
+        let _syncing = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.unsynced.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let file = self.open_file().map_err(|error| ("open", error))?;
+        // Before: what is written from now on is for the next sync.
+        self.unsynced.store(false, Ordering::Release);
+        let synced = file.sync();
+        if synced.is_err() {
+            self.unsynced.store(true, Ordering::Release);
+        }
+        synced.map_err(|error| ("sync", error))
+    }
+
+    /// The first `sealed` bytes. A new map is made longer where the file is `expected` to grow.
     pub fn view(&self, sealed: u64, expected: u64) -> Result<View> {
         let too_long = || Error::CorruptFile {
             path: self.path.clone(),
             reason: format!("{sealed} bytes cannot be mapped"),
         };
         let len = usize::try_from(sealed).map_err(|_| too_long())?;
-        let mut slot = self.map.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(map) = slot.as_ref().filter(|map| map.len() >= len) {
-            return Ok(View {
-                map: Arc::clone(map),
-                len,
-            });
+        let slot = self.map.get_or_init(Arc::default);
+        if let Some(map) = slot.of(len) {
+            return Ok(View { map, len });
         }
         // A map needs no open file.
-        let file = self.transient()?;
-        // One that has grown out of its map will grow on.
-        let grown = if slot.is_some() {
-            len.saturating_mul(2)
-        } else {
-            len
-        };
-        let generous = usize::try_from(expected).unwrap_or(len).max(grown).max(1);
+        let file = self.file()?;
+        // One that grows is not mapped anew with each read, and one that does not takes up no more
+        // address space, and so page tables, than it needs.
+        let ahead = len.saturating_mul(2).max(LEAST_AHEAD);
+        let expected = usize::try_from(expected).unwrap_or(len);
+        let generous = expected.min(ahead).max(len).max(1);
         // An address space too small for the generous map may still have room for the exact one.
-        let map = file
-            .map(generous)
-            .or_else(|_| file.map(len.max(1)))
+        let map = || {
+            let map = file.map(generous).or_else(|_| file.map(len.max(1)))?;
+            // Only what is asked for: a look at a header would else bring in as much around it as the
+            // device reads ahead. It is only advice, and may fail.
+            let _ = map.advise(Advice::Random);
+            Ok(map)
+        };
+        let map = slot
+            .fill(len, map)
             .map_err(|error| self.io("map", &error))?;
-        // Only what is asked for: a look at a header would else bring in as much around it as the device
-        // reads ahead. It is only advice, and may fail.
-        let _ = map.advise(Advice::Random);
-        let map = Arc::new(map);
-        *slot = Some(Arc::clone(&map));
         Ok(View { map, len })
     }
 }
@@ -303,10 +386,16 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
 /// The sealed bytes of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
-    map: Arc<MmapRaw>,
+    map: Arc<Map>,
     len: usize,
 }
 
@@ -336,7 +425,9 @@ impl View {
         }
         // SAFETY: the range is inside of the map (`len <= map.len()`), and inside of the file, as
         // its first `len` bytes are sealed: written, never changed and never cut off.
-        Some(unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(range.start), range.len()) })
+        Some(unsafe {
+            std::slice::from_raw_parts(self.map.raw().as_ptr().add(range.start), range.len())
+        })
     }
 
     /// `range` of the file without a copy; empty where it is not all sealed.
@@ -358,7 +449,7 @@ impl View {
             // `flags` has room for one byte per page.
             let result = unsafe {
                 libc::mincore(
-                    self.map.as_ptr().add(start).cast_mut().cast(),
+                    self.map.raw().as_ptr().add(start).cast_mut().cast(),
                     len,
                     flags.as_mut_ptr().cast(),
                 )
@@ -377,19 +468,21 @@ impl View {
         for start in (range.start..end).step_by(BYTES_PER_ADVICE) {
             let len = (end - start).min(BYTES_PER_ADVICE);
             // It is only advice, and may fail.
-            let _ = self.map.advise_range(Advice::WillNeed, start, len);
+            let _ = self.map.raw().advise_range(Advice::WillNeed, start, len);
         }
     }
 
     fn populate(&self, range: Range<usize>) -> Result<()> {
         self.will_need(range.clone());
-        let error = match self
-            .map
-            .advise_range(Advice::PopulateRead, range.start, range.len())
-        {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
+        let error =
+            match self
+                .map
+                .raw()
+                .advise_range(Advice::PopulateRead, range.start, range.len())
+            {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
         // A kernel before 5.14 does not know the advice: touch the pages one by one. Anything
         // else is the device's failure, which a touch would turn into a signal.
         if error.raw_os_error() != Some(libc::EINVAL) {

@@ -17,6 +17,7 @@ mod head;
 mod held;
 mod index;
 mod map;
+mod maps;
 mod resume;
 mod scan;
 mod tail;
@@ -40,7 +41,7 @@ pub(crate) use tail::Tail;
 pub(crate) use walk::{Found, Walk, Wanted};
 pub(crate) use writer::SegmentWriter;
 
-use crate::disk::{Disk, File};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::{LogConfig, Offset};
 
@@ -314,41 +315,33 @@ impl Segment {
         [&self.log, self.offset_index.file(), self.time_index.file()]
     }
 
-    /// The open file of batches, to put them on the device.
-    pub fn log_file(&self) -> std::io::Result<Arc<dyn File>> {
-        self.log.open_file()
+    /// Puts the batches on the device; the call that failed where one does.
+    pub fn sync_log(&self) -> Result<(), (&'static str, std::io::Error)> {
+        self.log.try_sync()
     }
 
-    /// Keeps the file of batches open no longer: it is on the device, and has all it will have.
-    pub fn close_log(&self) {
-        self.log.close();
-    }
-
-    /// The same of the indexes.
-    pub fn close_indexes(&self) {
-        self.offset_index.close();
-        self.time_index.close();
-    }
-
-    /// The segment is written to again.
-    pub fn reopen(&self) {
-        self.log.reopen();
-        self.offset_index.reopen();
-        self.time_index.reopen();
-    }
-
-    /// Does something with files that nobody has opened yet, and keeps none of them open for it:
-    /// there may be very many segments.
-    pub fn without_handles<T>(&self, look: impl FnOnce() -> T) -> T {
-        let files = self.files();
-        let unopened = files.map(|file| file.is_unopened());
+    /// Opens each of its files once at most while `look` reads them: there may be very many segments,
+    /// and few are looked at twice.
+    pub fn look<T>(&self, look: impl FnOnce() -> T) -> T {
+        self.files().into_iter().for_each(MappedFile::begin_look);
         let found = look();
-        for (file, unopened) in files.into_iter().zip(unopened) {
-            if unopened {
-                file.forget_handle();
-            }
-        }
+        self.files().into_iter().for_each(MappedFile::end_look);
         found
+    }
+
+    /// Keeps files open no longer that are on the device.
+    pub fn close_files(&self) {
+        self.files().into_iter().for_each(MappedFile::close);
+    }
+
+    /// Keeps none of its files open, whatever is on the device.
+    pub fn give_up_files(&self) {
+        self.files().into_iter().for_each(MappedFile::give_up);
+    }
+
+    /// Some of its files are kept open.
+    pub fn keeps_files(&self) -> bool {
+        self.files().into_iter().any(MappedFile::is_kept)
     }
 
     /// Its end was cut off, and a power cut could bring that back: behind it, where the next segment
@@ -384,7 +377,7 @@ impl Segment {
         let slot = &self.largest_timestamp;
         let mut known = slot.load(Ordering::Acquire);
         if known == NOT_LOOKED_UP {
-            let found = self.without_handles(|| self.look_up_largest())?;
+            let found = self.look(|| self.look_up_largest())?;
             let found = found.unwrap_or(NO_TIMESTAMP);
             let order = (Ordering::AcqRel, Ordering::Acquire);
             // A writer that has taken the segment up meanwhile knows better.
@@ -405,7 +398,7 @@ impl Segment {
     /// Blocking. When the `.log` file was last written to, milliseconds since the epoch.
     pub fn modified_ms(&self) -> Result<i64> {
         self.log
-            .transient()?
+            .file()?
             .modified_ms()
             .map_err(|error| self.log.io("stat", &error))
     }
@@ -423,7 +416,7 @@ impl Segment {
         if self.size() == 0 {
             return Ok(None);
         }
-        let first = self.without_handles(|| BatchReader::heads(self).head(0))?;
+        let first = self.look(|| BatchReader::heads(self).head(0))?;
         let timestamp = first.ok().map(|(head, _)| head.max_timestamp);
         Ok(timestamp.filter(|timestamp| *timestamp > NO_TIMESTAMP))
     }
@@ -431,7 +424,7 @@ impl Segment {
     /// Blocking. Where the first batch begins that has offsets from `offset` on; the segment's end where
     /// there is none.
     pub fn position_from(&self, offset: Offset) -> Result<u64> {
-        let found = self.without_handles(|| self.seek(offset))?;
+        let found = self.look(|| self.seek(offset))?;
         Ok(found.map_or(self.size(), |(position, _)| position))
     }
 
@@ -484,6 +477,24 @@ impl Segment {
             path: self.path().to_owned(),
             reason: format!("at position {position}: {reason}"),
         }
+    }
+}
+
+/// A segment that is looked at until this is dropped, as with [`Segment::look`].
+#[derive(Debug)]
+pub(crate) struct LookedAt(Arc<Segment>);
+
+impl LookedAt {
+    /// From here on.
+    pub fn new(segment: &Arc<Segment>) -> Self {
+        segment.files().into_iter().for_each(MappedFile::begin_look);
+        Self(Arc::clone(segment))
+    }
+}
+
+impl Drop for LookedAt {
+    fn drop(&mut self) {
+        self.0.files().into_iter().for_each(MappedFile::end_look);
     }
 }
 

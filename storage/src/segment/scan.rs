@@ -1,9 +1,11 @@
 //! Reading a segment's log file from front to back, through the file rather than a map: at start,
 //! when nobody knows yet how much of it is sound.
 
+use std::sync::Arc;
+
 use crate::Offset;
 use crate::batch::layout;
-use crate::disk;
+use crate::disk::{self, File};
 use crate::error::{Error, Result};
 
 use super::index::{Entry, OffsetEntry};
@@ -26,6 +28,8 @@ pub(crate) struct BatchReader<'a> {
     buffer_bytes: usize,
     /// Where the buffer's first byte is in the file.
     start: u64,
+    /// Open from the first read on.
+    file: Option<Arc<dyn File>>,
 }
 
 impl<'a> BatchReader<'a> {
@@ -57,6 +61,7 @@ impl<'a> BatchReader<'a> {
             buffer: Vec::new(),
             buffer_bytes,
             start: 0,
+            file: None,
         }
     }
 
@@ -113,7 +118,11 @@ impl<'a> BatchReader<'a> {
             let fill = (self.len.saturating_sub(position)).min(self.buffer_bytes as u64) as usize;
             self.buffer.resize(fill, 0);
             let log = &self.segment.log;
-            let read = disk::read_full_at(log.file()?.as_ref(), &mut self.buffer, position)
+            let file = match &mut self.file {
+                Some(file) => file,
+                none => none.insert(log.file()?),
+            };
+            let read = disk::read_full_at(file.as_ref(), &mut self.buffer, position)
                 .map_err(|error| log.io("read", &error))?;
             self.buffer.truncate(read);
             self.start = position;

@@ -52,7 +52,6 @@ impl SegmentWriter {
 
     /// A segment that exists, with what its batches have come to.
     pub fn over(segment: Arc<Segment>, tail: Tail, now_ms: i64) -> Self {
-        segment.reopen();
         segment.set_largest_timestamp(&tail);
         Self {
             jitter: jitter(&segment),
@@ -135,6 +134,8 @@ impl SegmentWriter {
         if position != 0 && position.saturating_add(head.size) > MAX_SEGMENT_BYTES {
             return Err(self.segment.corrupt(position, "the segment is full"));
         }
+        // First: where the system has no handle for it, nothing is written that has to be cut back.
+        let _open = self.segment.log.to_write()?;
         let tail = self.tail;
         let entries = (
             self.segment.offset_index.added(),
