@@ -2,6 +2,7 @@
 //!
 //! - `log`: the log beside bare loops of the same work;
 //! - `footprint`: start to first answer, and memory, with 1,000 partitions and 5 GB of log;
+//! - `partitions`: starts, stops, memory, files and maps with 10,000 partitions;
 //! - `durability`: what it costs to wait for the disk;
 //! - `compaction_under_load`: what compaction leaves, takes and costs while producers run;
 //! - `recompression`: what it costs to store batches in another codec than they come in.
