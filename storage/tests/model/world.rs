@@ -223,6 +223,11 @@ impl World {
     /// Starts on what a crash leaves; that start may be cut short `again` times.
     fn restart(&mut self, keep: Keep, clean: bool, again: u64) -> Outcome {
         self.open = None;
+        let was_compacting = !(self.ordinary.passes.is_empty() && self.derived.passes.is_empty());
+        if was_compacting && self.random.one_in(3) {
+            // The policy was changed while it went on.
+            self.config.compact = false;
+        }
         let tree = self.disk.image().tree(keep);
         self.move_to(&tree);
         let soon = (again > 0).then(|| self.random.below(40));
