@@ -70,7 +70,7 @@ pub fn checkpoint(data: &[u8]) {
     let dir = Path::new("folder");
     let disk = Memory::default();
     let put = |name: &str| disk.put(&dir.join(name), text);
-    match kind % 6 {
+    match kind % 7 {
         0 => {
             put("leader-epoch-checkpoint");
             let read = || checkpoint::read_leader_epochs(&disk, dir);
@@ -101,6 +101,7 @@ pub fn checkpoint(data: &[u8]) {
             let which = match kind {
                 3 => OffsetCheckpoint::RecoveryPoint,
                 4 => OffsetCheckpoint::LogStartOffset,
+                6 => OffsetCheckpoint::FirstDirtyOffset,
                 _ => OffsetCheckpoint::HighWatermark,
             };
             put(which.file_name());

@@ -244,6 +244,7 @@ fn checkpoints() {
             "0\n1\n__consumer_offsets 49 9223372036854775807\n",
         ),
         ("high-watermarks", 5, "0\n0\n"),
+        ("first-dirty-offsets", 6, "0\n1\nevents.changelog 0 1000\n"),
         ("a-count-that-lies", 5, "0\n99999999999\nevents 0 1\n"),
         ("windows", 3, "0\r\n1\r\nevents 0 42\r\n"),
         ("nothing", 3, ""),
