@@ -77,7 +77,9 @@ impl PartitionLog {
             };
             let found = record_in(&walk, position, &head, timestamp, start)?;
             // A header that promises more than its records have: the batch is the best answer.
-            Ok(Some(found.unwrap_or_else(|| at_start_of(&head, start))))
+            let found = found.unwrap_or_else(|| at_start_of(&head, start));
+            // One of a damaged batch may be beyond the log.
+            Ok(Some(found).filter(|found| found.offset < end))
         })
     }
 

@@ -92,8 +92,16 @@ impl Segment {
         let Some((position, first)) = walk.batch_from(wanted.offset)? else {
             return Ok(Found::Beyond);
         };
-        let too_large = first.size > wanted.max_bytes && !wanted.at_least_one;
-        if too_large || first.last_offset >= wanted.limit {
+        if first.last_offset >= wanted.limit {
+            // A batch ends at every limit, and the reader asks for what lies before this one.
+            let (last, limit) = (first.last_offset, wanted.limit);
+            let reason = format!("offset {last} in a log that ends at {limit}");
+            return Err(match access {
+                Access::Probe => Miss::NotResident,
+                Access::Load => Miss::from(self.corrupt(position, reason)),
+            });
+        }
+        if first.size > wanted.max_bytes && !wanted.at_least_one {
             return Ok(Found::Records(Bytes::new()));
         }
         let end = walk.end_of(position, &first, wanted)?;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use storage::batch::header::batches;
+use storage::batch::header::{Batch, batches};
 use storage::batch::{BatchBuilder, Compression, layout};
 use storage::partition_log::{DeleteTo, Durability, Read, ReadLimit};
 use storage::{Error, LogConfig, LogDir, Offset, PartitionLog};
@@ -282,6 +282,33 @@ fn what_is_known_to_be_damaged_stays_so_when_more_is_found() {
     assert_eq!(lost, [(20, 22), (60, 64)]);
     let sound: Vec<Offset> = (0..20).chain(22..60).chain(64..80).collect();
     assert_eq!(found, sound);
+}
+
+#[test]
+fn a_batch_that_goes_on_beyond_the_log_is_an_error() {
+    let folder = folder_in_memory();
+    written(folder.path(), &one_segment(), 40, true);
+    let file = files(folder.path(), "log").remove(0);
+    let mut bytes = fs::read(&file).expect("reads");
+    // Written by whoever makes its checksum right, too. No lookup before it meets the one behind.
+    let places = places(&bytes);
+    let (position, size) = places[3];
+    let batch = &mut bytes[position..][..size];
+    batch[layout::LAST_OFFSET_DELTA..][..4].copy_from_slice(&[0x7f, 0, 0, 0]);
+    let crc = Batch::parse(batch).expect("a batch").compute_crc();
+    batch[layout::CRC..][..4].copy_from_slice(&crc.to_be_bytes());
+    // So that nothing contradicts it.
+    bytes[places[4].0..places[38].0].fill(0);
+    fs::write(&file, &bytes).expect("damages");
+    let (_dir, log) = opened(folder.path(), &one_segment());
+    assert_eq!(log.offsets().log_end_offset, 80);
+    let read = fetch(&log, 6, 1 << 20);
+    assert!(
+        matches!(read, Err(Error::CorruptFile { .. } | Error::Damaged { .. })),
+        "{read:?}"
+    );
+    let largest = log.max_timestamp().expect("looks up");
+    assert!(largest.is_none_or(|found| found.offset < 80), "{largest:?}");
 }
 
 #[test]
