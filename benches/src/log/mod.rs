@@ -16,6 +16,7 @@ pub mod read;
 pub mod recovery;
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use clap::{Parser, ValueEnum};
 use tempfile::TempDir;
@@ -37,6 +38,8 @@ pub enum Subject {
     Recovery,
     /// Offsets and timestamps in a sparse log of 100 GB.
     Lookups,
+    /// Ten thousand partitions: the program `partitions`.
+    Partitions,
 }
 
 /// How to measure.
@@ -88,7 +91,18 @@ pub fn run(options: &Options) {
             Subject::Compaction => compaction::run(options),
             Subject::Recovery => recovery::run(options),
             Subject::Lookups => lookups::run(options),
+            Subject::Partitions => partitions(),
         }
         println!();
     }
+}
+
+/// Another program, as it measures the whole broker.
+fn partitions() {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["run", "--release", "-p", "benches", "--bin", "partitions"])
+        .status()
+        .expect("cargo runs");
+    assert!(status.success(), "the program `partitions`: {status}");
 }
