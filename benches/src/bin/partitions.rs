@@ -251,7 +251,7 @@ fn batch(segment: usize) -> Bytes {
     for _ in 0..RECORDS {
         batch.push(timestamp, None, Some(&[b'x'; RECORD_BYTES]), &[]);
     }
-    Bytes::from(batch.build())
+    batch.build()
 }
 
 struct Client {
