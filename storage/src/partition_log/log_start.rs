@@ -21,7 +21,7 @@ use super::{PartitionLog, ReadLimit, Writer};
 use crate::Offset;
 use crate::error::{Error, Result};
 use crate::retention::{self, Choice, LogFacts, SegmentFacts};
-use crate::segment::Segment;
+use crate::segment::{Segment, deleted_suffix};
 
 /// Up to where records are deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,12 +215,18 @@ impl PartitionLog {
     /// Blocking. Removes the files of a segment that is not the log's any more.
     pub(crate) fn remove_files(&self, segment: &Segment) -> Result<()> {
         // Whoever deletes the log moves its folder away in a turn of his own: after that, another
-        // log of that name may have files of these names.
-        self.shared.between_syncs(|| {
+        // log of that name may have files of these names. None has files of the names that they get
+        // here, so that appends which wait for a sync need not wait until large files are gone.
+        let renamed = self.shared.between_syncs(|| {
             if self.shared.check_exists().is_err() {
-                return Ok(());
+                return Ok(false);
             }
-            segment.remove()
-        })
+            match segment.rename(&deleted_suffix()) {
+                Ok(()) => Ok(true),
+                // One may be missing, or there is no room for a longer name.
+                Err(_) => segment.remove().map(|()| false),
+            }
+        })?;
+        if renamed { segment.remove() } else { Ok(()) }
     }
 }
