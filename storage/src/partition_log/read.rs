@@ -220,7 +220,7 @@ fn damaged(segments: &Segments, offset: Offset, limit: Offset) -> Option<Error> 
         position: range.position,
         offset,
         from: range.from,
-        to: range.to.unwrap_or(end),
+        to: range.to.map_or(end, |to| to.min(end)),
     })
 }
 

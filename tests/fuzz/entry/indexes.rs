@@ -168,7 +168,10 @@ fn reads_whole_batches(log: &PartitionLog, checked: bool) {
                 );
             }
             Err(Error::Damaged { from, to, .. }) => {
-                assert!(from <= offset && offset < to, "{from}..{to} at {offset}");
+                assert!(
+                    from <= offset && offset < to && to <= offsets.log_end_offset,
+                    "{from}..{to} at {offset}"
+                );
                 offset = to;
             }
             Err(_) => break,
