@@ -1,9 +1,9 @@
 //! Appends: one thread, a batch at a time, as a produce request does it: checked, given an offset and
-//! written. *Page cache*: as fast as it goes. *Disk*: after every [`GROUP_BYTES`] it waits until all
+//! written. *Page cache*: as fast as it goes. *Disk*: after every `GROUP_BYTES` it waits until all
 //! is on the device.
 //!
 //! The bare loop computes and compares each batch's CRC-32C and writes it to a file with one `pwrite`,
-//! to a new file wherever a segment would roll; after every [`GROUP_BYTES`] it runs `fdatasync` where
+//! to a new file wherever a segment would roll; after every `GROUP_BYTES` it runs `fdatasync` where
 //! the log waits. It looks at no record, has no index, no offsets and no readers.
 //!
 //! Batches come from memory, the same ones again and again; between two rounds through them, which is

@@ -1,4 +1,4 @@
-//! Reading a log from front to back, [`READ_BYTES`] at a time.
+//! Reading a log from front to back, `READ_BYTES` at a time.
 //!
 //! What a read gives is a slice of the segment's memory map: nothing is copied yet, and that the pages
 //! are in memory is already looked up. A fetch writes it to a socket. Two ends, the same in both loops:
