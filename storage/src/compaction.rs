@@ -2,7 +2,7 @@
 //! `LogCleaner`: of each key at least the newest record stays, at its offset and in its order.
 //!
 //! A pass reads a log's dirty part, from the first offset that was never compacted on, into an
-//! [`offset_map`] of the newest offset of each key. Then it goes over the whole log up to where the
+//! `offset_map` of the newest offset of each key. Then it goes over the whole log up to where the
 //! dirty part ends, batch by batch, and what is left goes into new segments:
 //!
 //! | what | goes |
