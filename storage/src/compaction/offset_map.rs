@@ -8,8 +8,11 @@
 //!
 //! Slots are probed one after the other from a place that the hash's first half says, so that a
 //! look-up touches one cache line, seldom two. Memory is not touched before it is needed: the map
-//! takes only as many of its slots as the keys of the pass can fill.
+//! takes only as many of its slots as the keys of the pass can fill. It comes from the system and goes
+//! back there at once: what an allocator kept of one map while the next is filled would be beyond
+//! the bound.
 
+use memmap2::MmapMut;
 use siphasher::sip128::SipHasher13;
 use uuid::Uuid;
 
@@ -29,7 +32,7 @@ const NONE: Offset = -1;
 
 /// The newest offset of each key.
 pub(crate) struct OffsetMap {
-    slots: Vec<Slot>,
+    slots: Slots,
     load_factor: f64,
     /// Of the slots, the ones that this pass uses: the first so many.
     used: usize,
@@ -44,7 +47,7 @@ impl OffsetMap {
     pub fn new(slots_bytes: usize, load_factor: f64) -> Self {
         let slots = (slots_bytes / SLOT_SIZE).max(MIN_SLOTS);
         Self {
-            slots: vec![EMPTY; slots],
+            slots: Slots::new(slots),
             // Below 1, so that a slot is empty; a number, whatever was asked for.
             load_factor: if load_factor.is_nan() {
                 0.9
@@ -62,15 +65,17 @@ impl OffsetMap {
     /// are used than those need, so that a small log touches little memory.
     pub fn clear_for(&mut self, at_most_keys: u64) {
         if self.used <= MAX_CLEARED_SLOTS {
-            self.slots[..self.used].fill(EMPTY);
+            self.slots.all_mut()[..self.used].fill(EMPTY);
         } else if self.len > 0 {
-            let slots = self.slots.len();
+            let slots = self.slots.all().len();
             // Given back first: there are never two of them.
-            self.slots = Vec::new();
-            self.slots = vec![EMPTY; slots];
+            self.slots = Slots::Heap(Vec::new());
+            self.slots = Slots::new(slots);
         }
         let needed = (at_most_keys as f64 / self.load_factor).ceil() as usize;
-        self.used = needed.saturating_add(1).clamp(MIN_SLOTS, self.slots.len());
+        self.used = needed
+            .saturating_add(1)
+            .clamp(MIN_SLOTS, self.slots.all().len());
         self.hasher = fresh_hasher();
         self.len = 0;
         self.latest_offset = NONE;
@@ -81,13 +86,13 @@ impl OffsetMap {
     pub fn put(&mut self, key: &[u8], offset: Offset) -> bool {
         let [high, low] = self.hash(key);
         let at = self.find(high, low);
-        if self.slots[at][2] == 0 {
+        if self.slots.all()[at][2] == 0 {
             if self.len >= self.capacity() {
                 return false;
             }
             self.len += 1;
         }
-        self.slots[at] = [high, low, offset as u64 + 1];
+        self.slots.all_mut()[at] = [high, low, offset as u64 + 1];
         self.update_latest_offset(offset);
         true
     }
@@ -95,7 +100,7 @@ impl OffsetMap {
     /// The newest offset of `key`.
     pub fn get(&self, key: &[u8]) -> Option<Offset> {
         let [high, low] = self.hash(key);
-        match self.slots[self.find(high, low)] {
+        match self.slots.all()[self.find(high, low)] {
             [_, _, 0] => None,
             [_, _, above] => Some((above - 1) as Offset),
         }
@@ -107,7 +112,7 @@ impl OffsetMap {
         let mut touched = 0;
         for key in keys {
             let [high, _] = self.hash(key);
-            touched ^= self.slots[self.place(high)][2];
+            touched ^= self.slots.all()[self.place(high)][2];
         }
         std::hint::black_box(touched);
     }
@@ -144,13 +149,56 @@ impl OffsetMap {
 
     /// Where the key with this hash is, or else the empty slot for it. There is always an empty one.
     fn find(&self, high: u64, low: u64) -> usize {
-        let used = &self.slots[..self.used];
+        let used = &self.slots.all()[..self.used];
         let mut at = self.place(high);
         loop {
             match used[at] {
                 [_, _, 0] => return at,
                 [first, second, _] if first == high && second == low => return at,
                 _ => at = if at + 1 == used.len() { 0 } else { at + 1 },
+            }
+        }
+    }
+}
+
+/// Empty at first.
+enum Slots {
+    Heap(Vec<Slot>),
+    /// Anonymous memory of its own, of a whole number of slots.
+    Mapped(MmapMut),
+}
+
+impl Slots {
+    fn new(count: usize) -> Self {
+        let mapped = match count > MAX_CLEARED_SLOTS {
+            true => MmapMut::map_anon(count.saturating_mul(SLOT_SIZE)).ok(),
+            false => None,
+        };
+        match mapped {
+            Some(map) => Self::Mapped(map),
+            None => Self::Heap(vec![EMPTY; count]),
+        }
+    }
+
+    fn all(&self) -> &[Slot] {
+        match self {
+            Self::Heap(slots) => slots,
+            Self::Mapped(map) => {
+                let count = map.len() / SLOT_SIZE;
+                // SAFETY: the map begins at a page and has room for `count` slots, of which any bits
+                // are valid; nobody else has it, and it lives as long as what is returned.
+                unsafe { std::slice::from_raw_parts(map.as_ptr().cast(), count) }
+            }
+        }
+    }
+
+    fn all_mut(&mut self) -> &mut [Slot] {
+        match self {
+            Self::Heap(slots) => slots,
+            Self::Mapped(map) => {
+                let count = map.len() / SLOT_SIZE;
+                // SAFETY: as above, and borrowed for writing.
+                unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr().cast(), count) }
             }
         }
     }
@@ -215,7 +263,7 @@ mod tests {
             assert_eq!((map.len(), map.latest_offset()), (0, NONE));
             assert!((0..200_000).all(|number| map.get(&key(number)).is_none()));
             let room = map.capacity() as u64;
-            assert!(room >= keys.min(map.slots.len() as u64 * 9 / 10).max(1));
+            assert!(room >= keys.min(map.slots.all().len() as u64 * 9 / 10).max(1));
             assert!(map.used <= (keys.saturating_mul(10) / 9).saturating_add(2) as usize);
             for number in 0..room.min(200_000) {
                 assert!(map.put(&key(number), 0), "key {number} of {room}");
