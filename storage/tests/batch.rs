@@ -601,3 +601,17 @@ fn zstd_and_gzip_are_read_in_several_frames() {
         expected
     );
 }
+
+/// The framing from before the frame format: Kafka's readers do not know it, and its blocks are of 8 MiB.
+#[test]
+fn lz4_in_its_legacy_framing_is_refused() {
+    let mut plain = BatchBuilder::new(Compression::None);
+    plain.push(1, Some(b"key"), Some(b"value"), &[]);
+    let block = lz4_flex::block::compress(&plain.build()[layout::RECORDS..]);
+    let mut records = vec![0x02, 0x21, 0x4c, 0x18];
+    records.extend_from_slice(&(block.len() as u32).to_le_bytes());
+    records.extend_from_slice(&block);
+    let opened = storage::batch::decode(&with_records(3, &records), 1 << 20);
+    let refused = opened.expect_err("is no lz4 frame").to_string();
+    assert!(refused.contains("legacy frame"), "{refused}");
+}

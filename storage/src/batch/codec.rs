@@ -24,6 +24,8 @@ const XERIAL_VERSION: [u8; 4] = [0, 0, 0, 1];
 const XERIAL_BLOCK_SIZE: usize = 32 * 1024;
 /// Snappy's best is 64 bytes for three; a length that claims more is a lie.
 const SNAPPY_MAX_RATIO: usize = 32;
+/// The framing from before the frame format, which Kafka's readers do not know; its blocks have 8 MiB.
+const LZ4_LEGACY_MAGIC: [u8; 4] = [0x02, 0x21, 0x4c, 0x18];
 /// The most that gzip knows.
 const GZIP_MAX_LEVEL: u32 = 9;
 /// zstd's own default.
@@ -39,6 +41,9 @@ pub(super) fn decompress(
         Compression::None => bounded(compressed, compressed.len(), max_bytes),
         Compression::Gzip => bounded(MultiGzDecoder::new(compressed), compressed.len(), max_bytes),
         Compression::Snappy => unsnap(compressed, max_bytes),
+        Compression::Lz4 if compressed.starts_with(&LZ4_LEGACY_MAGIC) => {
+            Err(Error::CorruptBatch("lz4: a legacy frame".to_owned()))
+        }
         Compression::Lz4 => bounded(FrameDecoder::new(compressed), compressed.len(), max_bytes),
         Compression::Zstd => zstd::stream::read::Decoder::with_buffer(compressed)
             .map_err(|error| damaged(&error))
