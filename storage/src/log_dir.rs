@@ -210,6 +210,7 @@ impl LogDir {
             self.disk
                 .sync_dir(self.path())
                 .map_err(|error| Error::io("sync", self.path(), &error))?;
+            self.write_checkpoints()?;
         }
         let mut open = lock(&self.logs);
         for log in &opened {
@@ -249,6 +250,10 @@ impl LogDir {
         if created {
             any_created.store(true, Ordering::Relaxed);
             self.forget(&key)?;
+            if log.config.compact {
+                // Without one it would be a log from elsewhere, in which offsets may be missing.
+                lock(&self.checkpoints).set(OffsetCheckpoint::RecoveryPoint, &key, Some(0));
+            }
         }
         let unrecovered = folders::is_unrecovered(disk, &dir)?;
         let recovery = {

@@ -243,6 +243,21 @@ fn a_restart_finds_what_compaction_has_left() {
 }
 
 #[test]
+fn what_is_lost_before_there_was_a_checkpoint_is_no_gap() {
+    let folder = folder_in_memory();
+    {
+        let world = World::open(folder.path());
+        world.count_up(5, 40);
+    }
+    // A power cut: the names of the files are on the device, and not all that was in them.
+    fs::write(&files(folder.path(), "log")[1], []).expect("cuts");
+    let second = base(&files(folder.path(), "log")[1]).expect("a number");
+    let world = World::open(folder.path());
+    assert_eq!(world.log.offsets().log_end_offset, second);
+    assert_eq!(all(&world.log).len(), second as usize);
+}
+
+#[test]
 fn tombstones_go_when_their_time_has_come() {
     let folder = folder_in_memory();
     let world = World::open(folder.path());
