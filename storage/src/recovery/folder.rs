@@ -19,6 +19,31 @@ const CUT_SUFFIX: &str = "cut";
 const COPY_BYTES: usize = 1 << 20;
 
 impl Recovery<'_> {
+    /// Puts the batches of closed segments on the device that may not be there. Whatever this start
+    /// syncs in the folder puts the names of all its files there, and where a log may have gaps, a
+    /// segment's name says that nothing before it is lost.
+    pub(super) fn sync_closed(&self, dir: &Path) -> Result<()> {
+        let paths = self
+            .disk
+            .list(dir)
+            .map_err(|error| Error::io("list", dir, &error))?;
+        let logs = paths.iter().filter_map(|path| parse_file_name(path));
+        let logs = logs.filter(|(_, suffix)| *suffix == LOG_SUFFIX);
+        let mut bases: Vec<Offset> = logs.map(|(base, _)| base).collect();
+        bases.sort_unstable();
+        // The newest is followed by none.
+        bases.pop();
+        let trusted = self.recovery_point.unwrap_or(0);
+        let first = bases.partition_point(|base| *base <= trusted);
+        for base in bases.iter().skip(first.saturating_sub(1)) {
+            let path = dir.join(file_name(*base, LOG_SUFFIX));
+            self.open_file(&path, false)?
+                .sync()
+                .map_err(|error| Error::io("sync", &path, &error))?;
+        }
+        Ok(())
+    }
+
     /// Removes what a crash left half-made, and returns the base offsets of the segments, ascending.
     pub(super) fn tidy(&self, dir: &Path) -> Result<Vec<Offset>> {
         let paths = self

@@ -78,6 +78,9 @@ impl Recovery<'_> {
     pub fn open(mut self, dir: PathBuf, log: OpenLog, created: bool) -> Result<PartitionLog> {
         let now_ms = self.clock.now_ms();
         let snapshots = Snapshots::new(Arc::clone(self.disk), dir.clone());
+        if log.config.compact && !self.clean && !created {
+            self.sync_closed(&dir)?;
+        }
         let bases = self.tidy(&dir)?;
         self.log_start_offset = self.start_of(&dir)?;
         // After a crash nobody knows whether the files' names are on the device, as their bytes.
