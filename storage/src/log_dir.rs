@@ -16,6 +16,7 @@
 
 mod checkpoints;
 mod compaction;
+mod deletion;
 mod folders;
 mod log_starts;
 mod parallel;
@@ -275,34 +276,6 @@ impl LogDir {
             folders::clear_unrecovered(disk, &dir)?;
         }
         Ok(Arc::new(opened))
-    }
-
-    /// Closes a log; its folder is moved aside at once, durably, and goes after the log's
-    /// `file.delete.delay.ms`. Without a delay, and where the log was not open, it is gone when this
-    /// returns; what can't be removed is left to the next start.
-    pub fn delete_log(&self, topic: &str, partition: i32) -> Result<()> {
-        let _opening = lock(&self.opening);
-        let dir = self.path().join(folders::name(topic, partition)?);
-        let key = (topic.to_owned(), partition);
-        let deleted = self.path().join(folders::deleted_name(topic, partition));
-        let rename = || folders::move_aside(self.disk.as_ref(), &dir, &deleted);
-        let log = lock(&self.logs).remove(&key);
-        let delay_ms = match log {
-            Some(log) => {
-                log.delete(rename)?;
-                log.file_delete_delay_ms()
-            }
-            None => {
-                rename()?;
-                0
-            }
-        };
-        self.forget(&key)?;
-        self.removals.add_folder(deleted, self.due_ms(delay_ms));
-        if delay_ms == 0 {
-            self.remove_due_files();
-        }
-        Ok(())
     }
 
     /// Leaves a folder alone that nobody is going to open. After an unclean stop, whoever opens it

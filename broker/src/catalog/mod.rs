@@ -443,15 +443,13 @@ impl Inner {
     async fn delete_folders(&self, name: String, partitions: std::ops::Range<i32>) {
         let log_dir = Arc::clone(&self.log_dir);
         let removed = blocking(move || {
-            for partition in partitions {
-                if let Err(error) = log_dir.delete_log(&name, partition) {
-                    tracing::warn!(
-                        topic = name,
-                        partition,
-                        %error,
-                        "a deleted partition's folder is left until the next start"
-                    );
-                }
+            for (partition, error) in log_dir.delete_logs(&name, partitions) {
+                tracing::warn!(
+                    topic = name,
+                    partition,
+                    %error,
+                    "a deleted partition's folder is left until the next start"
+                );
             }
             Ok(())
         });

@@ -101,10 +101,15 @@ pub(super) fn clear_unrecovered(disk: &dyn Disk, dir: &Path) -> Result<()> {
 
 /// Renames a folder, where it exists, durably.
 pub(super) fn move_aside(disk: &dyn Disk, from: &Path, to: &Path) -> Result<()> {
+    rename_aside(disk, from, to)?;
+    sync_parent(disk, from)
+}
+
+/// The same, without a sync.
+pub(super) fn rename_aside(disk: &dyn Disk, from: &Path, to: &Path) -> Result<()> {
     match disk.rename(from, to) {
-        Ok(()) => sync_parent(disk, from),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(Error::io("rename", from, &error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("rename", from, &error)),
+        _ => Ok(()),
     }
 }
 

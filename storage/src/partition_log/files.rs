@@ -19,7 +19,7 @@ use crate::open_files;
 pub(super) struct KeptFiles {
     /// It is in the list.
     listed: AtomicBool,
-    /// It was written to since it was last looked at.
+    /// It was written to again since it was listed, or last passed over.
     recently: AtomicBool,
 }
 
@@ -31,10 +31,12 @@ impl Shared {
     /// Before files are written to. May block on syncs of other logs where no more files may be kept
     /// open.
     pub(super) fn is_written_to(self: &Arc<Self>) {
-        if !self.files.recently.load(Ordering::Relaxed) {
-            self.files.recently.store(true, Ordering::Relaxed);
+        let KeptFiles { listed, recently } = &self.files;
+        if !listed.load(Ordering::Acquire) {
+            self.list();
+        } else if !recently.load(Ordering::Relaxed) {
+            recently.store(true, Ordering::Relaxed);
         }
-        self.list();
         if open_files::is_full() {
             self.queue.open_logs.make_room();
         }

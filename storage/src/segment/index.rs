@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::held::Held;
-use super::map::{Access, MappedFile, Miss, View};
+use super::map::MappedFile;
+use super::view::{Access, Miss, View};
 use crate::disk::{self, Disk};
 use crate::error::{Error, Result};
 

@@ -18,29 +18,41 @@ use memmap2::MmapRaw;
 use crate::open_files;
 use crate::partition_log::lock;
 
-/// Maps now, of the whole process, as the limit is.
-static MAPS: AtomicUsize = AtomicUsize::new(0);
-/// Files with a map that is kept, the one that was looked at longest ago first.
-static KEPT: Mutex<VecDeque<Weak<MapSlot>>> = Mutex::new(VecDeque::new());
+/// Those of the whole process, as the system's limit is.
+static MAPS: Maps = Maps::new(|| (open_files::max_kept_maps(), open_files::max_maps()));
+
+/// Maps that count together.
+#[derive(Debug)]
+struct Maps {
+    /// How many there are.
+    count: AtomicUsize,
+    /// Files with a map that is kept, the one that was looked at longest ago first.
+    kept: Mutex<VecDeque<Weak<MapSlot>>>,
+    /// How many may be kept, and how many there may be.
+    limits: fn() -> (usize, usize),
+}
 
 /// A map that counts.
 #[derive(Debug)]
-pub(super) struct Map(MmapRaw);
+pub(super) struct Map {
+    raw: MmapRaw,
+    of: &'static Maps,
+}
 
 impl Map {
-    fn new(raw: MmapRaw) -> Self {
-        MAPS.fetch_add(1, Ordering::Relaxed);
-        Self(raw)
+    fn new(raw: MmapRaw, of: &'static Maps) -> Self {
+        of.count.fetch_add(1, Ordering::Relaxed);
+        Self { raw, of }
     }
 
     pub fn raw(&self) -> &MmapRaw {
-        &self.0
+        &self.raw
     }
 }
 
 impl Drop for Map {
     fn drop(&mut self) {
-        MAPS.fetch_sub(1, Ordering::Relaxed);
+        self.of.count.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -49,7 +61,7 @@ impl Drop for Map {
 pub(super) struct MapSlot {
     map: Mutex<Option<Arc<Map>>>,
     listed: AtomicBool,
-    /// It was looked through since it was last passed over.
+    /// It was looked through again since it was made, or last passed over.
     recently: AtomicBool,
 }
 
@@ -75,22 +87,27 @@ impl MapSlot {
         len: usize,
         make: impl FnOnce() -> io::Result<MmapRaw>,
     ) -> io::Result<Arc<Map>> {
-        make_room();
-        if MAPS.load(Ordering::Relaxed) >= open_files::max_maps() {
-            return Err(io::Error::from_raw_os_error(libc::ENOMEM));
-        }
+        self.fill_among(&MAPS, len, make)
+    }
+
+    fn fill_among(
+        self: &Arc<Self>,
+        maps: &'static Maps,
+        len: usize,
+        make: impl FnOnce() -> io::Result<MmapRaw>,
+    ) -> io::Result<Arc<Map>> {
+        maps.make_room()?;
         let map = {
             let mut slot = lock(&self.map);
             match slot.as_ref().filter(|map| map.raw().len() >= len) {
                 // Another reader was faster.
                 Some(map) => Arc::clone(map),
-                None => Arc::clone(slot.insert(Arc::new(Map::new(make()?)))),
+                None => Arc::clone(slot.insert(Arc::new(Map::new(make()?, maps)))),
             }
         };
-        self.recently.store(true, Ordering::Relaxed);
-        if !self.listed.swap(true, Ordering::AcqRel) {
-            open_files::list(&mut lock(&KEPT), self);
-        }
+        // Most are looked through once.
+        self.recently.store(false, Ordering::Relaxed);
+        maps.list(self);
         Ok(map)
     }
 
@@ -105,25 +122,93 @@ impl MapSlot {
     }
 }
 
-/// Unmaps files until there is room for a map, or none can be unmapped.
-fn make_room() {
-    if MAPS.load(Ordering::Relaxed) < open_files::max_kept_maps() {
-        return;
-    }
-    // Each is passed over once at most.
-    let mut looks = 2 * lock(&KEPT).len();
-    while looks > 0 && MAPS.load(Ordering::Relaxed) >= open_files::max_kept_maps() {
-        looks -= 1;
-        let Some(slot) = lock(&KEPT).pop_front() else {
-            return;
-        };
-        // One that is gone has unmapped its file.
-        let Some(slot) = slot.upgrade() else { continue };
-        let recently = slot.recently.swap(false, Ordering::AcqRel);
-        // First: whoever fills it from now on lists it again.
-        slot.listed.store(false, Ordering::Release);
-        if (recently || !slot.give_up()) && !slot.listed.swap(true, Ordering::AcqRel) {
-            open_files::list(&mut lock(&KEPT), &slot);
+impl Maps {
+    const fn new(limits: fn() -> (usize, usize)) -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            kept: Mutex::new(VecDeque::new()),
+            limits,
         }
+    }
+
+    fn list(&self, slot: &Arc<MapSlot>) {
+        if !slot.listed.swap(true, Ordering::AcqRel) {
+            open_files::list(&mut lock(&self.kept), slot);
+        }
+    }
+
+    /// Unmaps files until there is room for a map that is kept, or none can be unmapped. Fails where
+    /// there may not be another.
+    fn make_room(&self) -> io::Result<()> {
+        let (max_kept, max) = (self.limits)();
+        let is_full = || self.count.load(Ordering::Relaxed) >= max_kept;
+        if !is_full() {
+            return Ok(());
+        }
+        // Each is passed over once at most.
+        let mut looks = 2 * lock(&self.kept).len();
+        while looks > 0 && is_full() {
+            looks -= 1;
+            let Some(slot) = lock(&self.kept).pop_front() else {
+                break;
+            };
+            // One that is gone has unmapped its file.
+            let Some(slot) = slot.upgrade() else { continue };
+            let recently = slot.recently.swap(false, Ordering::AcqRel);
+            // First: whoever fills it from now on lists it again.
+            slot.listed.store(false, Ordering::Release);
+            if recently || !slot.give_up() {
+                self.list(&slot);
+            }
+        }
+        match self.count.load(Ordering::Relaxed) < max {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ENOMEM)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map_of(file: &std::fs::File) -> io::Result<MmapRaw> {
+        memmap2::MmapOptions::new().len(10).map_raw_read_only(file)
+    }
+
+    #[test]
+    fn so_many_maps_are_kept_and_those_that_are_looked_through() {
+        static FEW: Maps = Maps::new(|| (4, 6));
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(10).expect("ten bytes");
+        let slots: Vec<Arc<MapSlot>> = (0..50).map(|_| Arc::default()).collect();
+        let fill = |slot: &Arc<MapSlot>| slot.fill_among(&FEW, 10, || map_of(&file));
+        for slot in &slots {
+            drop(fill(slot).expect("a map"));
+            assert!(FEW.count.load(Ordering::Relaxed) <= 4);
+            // Each time somebody looks through the first one.
+            assert!(slots[0].of(10).is_some(), "it stays");
+        }
+        let kept = slots.iter().filter(|slot| slot.of(10).is_some()).count();
+        assert_eq!(kept, 4);
+
+        // What is read from is not unmapped, and does not keep others from being read, up to a bound.
+        let read: Vec<_> = slots
+            .iter()
+            .take(6)
+            .map(|s| fill(s).expect("a map"))
+            .collect();
+        assert_eq!(FEW.count.load(Ordering::Relaxed), 6);
+        let error = fill(&slots[6]).expect_err("no more maps");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
+        drop(read);
+        drop(fill(&slots[6]).expect("a map"));
+        assert!(FEW.count.load(Ordering::Relaxed) <= 4);
+        drop(slots);
+        assert_eq!(
+            FEW.count.load(Ordering::Relaxed),
+            0,
+            "they go with their files"
+        );
     }
 }

@@ -13,6 +13,7 @@
 mod batches;
 mod cleaned;
 mod damage;
+mod files;
 mod head;
 mod held;
 mod index;
@@ -22,6 +23,7 @@ mod resume;
 mod scan;
 mod tail;
 mod times;
+mod view;
 mod walk;
 mod writer;
 
@@ -32,12 +34,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 pub(crate) use batches::Batches;
 pub(crate) use cleaned::{CleanedSegment, SWAP_SUFFIX, deleted_suffix, end_of_swap};
 pub(crate) use damage::{Damage, DamagedRange};
+pub(crate) use files::LookedAt;
 pub(crate) use head::BatchHead;
 pub(crate) use index::{Entries, Index, OffsetEntry, TimeEntry};
-pub(crate) use map::{Access, MappedFile, Miss, View};
+pub(crate) use map::MappedFile;
 pub(crate) use resume::Kept;
 pub(crate) use scan::{BatchReader, Scan, Scanned};
 pub(crate) use tail::Tail;
+pub(crate) use view::{Access, Miss, View};
 pub(crate) use walk::{Found, Walk, Wanted};
 pub(crate) use writer::SegmentWriter;
 
@@ -315,35 +319,6 @@ impl Segment {
         [&self.log, self.offset_index.file(), self.time_index.file()]
     }
 
-    /// Puts the batches on the device; the call that failed where one does.
-    pub fn sync_log(&self) -> Result<(), (&'static str, std::io::Error)> {
-        self.log.try_sync()
-    }
-
-    /// Opens each of its files once at most while `look` reads them: there may be very many segments,
-    /// and few are looked at twice.
-    pub fn look<T>(&self, look: impl FnOnce() -> T) -> T {
-        self.files().into_iter().for_each(MappedFile::begin_look);
-        let found = look();
-        self.files().into_iter().for_each(MappedFile::end_look);
-        found
-    }
-
-    /// Keeps files open no longer that are on the device.
-    pub fn close_files(&self) {
-        self.files().into_iter().for_each(MappedFile::close);
-    }
-
-    /// Keeps none of its files open, whatever is on the device.
-    pub fn give_up_files(&self) {
-        self.files().into_iter().for_each(MappedFile::give_up);
-    }
-
-    /// Some of its files are kept open.
-    pub fn keeps_files(&self) -> bool {
-        self.files().into_iter().any(MappedFile::is_kept)
-    }
-
     /// Its end was cut off, and a power cut could bring that back: behind it, where the next segment
     /// begins, it would be damage. True until the next sync of the file of batches.
     pub fn was_cut(&self) -> bool {
@@ -477,24 +452,6 @@ impl Segment {
             path: self.path().to_owned(),
             reason: format!("at position {position}: {reason}"),
         }
-    }
-}
-
-/// A segment that is looked at until this is dropped, as with [`Segment::look`].
-#[derive(Debug)]
-pub(crate) struct LookedAt(Arc<Segment>);
-
-impl LookedAt {
-    /// From here on.
-    pub fn new(segment: &Arc<Segment>) -> Self {
-        segment.files().into_iter().for_each(MappedFile::begin_look);
-        Self(Arc::clone(segment))
-    }
-}
-
-impl Drop for LookedAt {
-    fn drop(&mut self) {
-        self.0.files().into_iter().for_each(MappedFile::end_look);
     }
 }
 

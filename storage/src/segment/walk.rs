@@ -13,7 +13,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::index::{Entries, OffsetEntry};
-use super::map::whole_pages;
+use super::view::whole_pages;
 use super::{Access, BatchHead, INDEX_SUFFIX, Miss, Segment, View};
 use crate::Offset;
 use crate::batch::{batches, layout};

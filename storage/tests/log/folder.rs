@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use faulty_disk::{Call, FaultyDisk};
 use storage::disk::RealDisk;
 use storage::log_dir::{LogDirConfig, OpenLog};
 use storage::partition_log::Visibility;
@@ -116,6 +117,35 @@ fn a_deleted_log_is_gone_and_may_come_back_empty() {
     let dir = open_dir(folder.path());
     assert!(!leftover.exists());
     assert_eq!(open_log(&dir, small_segments()).offsets().log_end_offset, 1);
+}
+
+#[test]
+fn logs_that_are_deleted_together_share_the_waits_for_the_device() {
+    let syncs_of = |partitions: i32| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = FaultyDisk::over(folder.path());
+        let dir = open_dir_on(Arc::new(disk.clone()), folder.path()).expect("opens");
+        let wanted = (0..partitions).map(|partition| OpenLog {
+            topic: "events".to_owned(),
+            topic_id: TOPIC_ID,
+            partition,
+            config: Arc::new(small_segments()),
+            visibility: Visibility::Ordinary,
+        });
+        let logs = dir.open_logs(wanted.collect()).expect("opens the logs");
+        for log in &logs {
+            log.append(&batch(0, 1)).expect("appends");
+        }
+        dir.checkpoint().expect("checkpoints");
+        disk.forget_calls();
+        assert!(dir.delete_logs("events", 0..partitions).is_empty());
+        assert_eq!(dir.on_disk().expect("lists"), []);
+        for log in logs {
+            assert!(matches!(log.append(&batch(1, 1)), Err(Error::Closed)));
+        }
+        disk.calls(Call::Sync).len() + disk.calls(Call::SyncDir).len()
+    };
+    assert_eq!(syncs_of(1), syncs_of(20));
 }
 
 #[test]
