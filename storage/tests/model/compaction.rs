@@ -103,6 +103,14 @@ impl World {
                 }
                 return Ok(());
             };
+            let mut found = check::batches_of(&compacted.log, ReadLimit::HighWatermark);
+            let healed = self.troubled && found.is_err();
+            if healed {
+                // Whatever comes next is compared with what is there.
+                self.heal();
+                found = check::batches_of(&compacted.log, ReadLimit::HighWatermark);
+            }
+            let found = found?;
             let ordinary = compacted.log.topic() == "events";
             let (model, other) = match ordinary {
                 true => (&mut self.ordinary, &mut self.derived),
@@ -124,15 +132,6 @@ impl World {
                         passes: &[pass],
                         whole: true,
                     };
-                    let found = check::batches_of(&compacted.log, ReadLimit::HighWatermark);
-                    let found = match found {
-                        Err(what) if self.troubled && what.contains("os error") => {
-                            // It is looked at after the next start.
-                            model.passes.push(pass);
-                            continue;
-                        }
-                        found => found?,
-                    };
                     let start = model.log_start;
                     follow(model, &found, &part, start)
                         .map_err(|what| format!("after {stats:?}: {what}"))?;
@@ -147,11 +146,11 @@ impl World {
                         passes: &passes,
                         whole: false,
                     };
-                    if let Ok(found) = check::batches_of(&compacted.log, ReadLimit::HighWatermark) {
-                        follow(model, &found, &part, start)
-                            .map_err(|what| format!("after {error}: {what}"))?;
-                    }
+                    follow(model, &found, &part, start)
+                        .map_err(|what| format!("after {error}: {what}"))?;
+                    self.troubled |= healed;
                     self.failed(ordinary, "compaction", &error)?;
+                    self.troubled &= !healed;
                 }
             }
         }

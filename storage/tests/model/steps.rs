@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    fn heal(&mut self) {
+    pub fn heal(&mut self) {
         self.disk.heal();
         self.disk.set_capacity(None);
         // What a failure has done to a log may only show later.
