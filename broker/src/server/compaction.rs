@@ -1,8 +1,8 @@
 //! The threads that compact logs: `log.cleaner.threads` of them, named `log-cleaner-N`.
 //!
 //! Each compacts the log that needs it most of those that nobody is at, one after the other, and
-//! waits `log.cleaner.backoff.ms` where none does. They run at the system's lowest priority, beside
-//! what waits for an answer. Where the configuration changes they are stopped and started anew; a
+//! waits `log.cleaner.backoff.ms` where none does. They run at a lower priority than what
+//! waits for an answer, and not so low that a busy machine has logs grow. Where the configuration changes they are stopped and started anew; a
 //! pass that is cut short leaves the log as it was. They have stopped before any log is closed.
 //!
 //! | name | kind | labels |
@@ -251,9 +251,10 @@ impl Failures {
 /// Of the calling thread alone: on Linux, where a thread has a priority of its own.
 #[cfg(target_os = "linux")]
 fn lower_priority() {
-    const LOWEST: libc::c_int = 19;
+    /// At 19 a log of which producers kept the processors busy was hardly compacted before they ended.
+    const NICE: libc::c_int = 5;
     // SAFETY: no memory is involved; 0 is the calling thread.
-    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, LOWEST) } != 0 {
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } != 0 {
         let error = std::io::Error::last_os_error();
         tracing::debug!(%error, "compaction runs at the priority of everything else");
     }

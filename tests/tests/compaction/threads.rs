@@ -39,7 +39,7 @@ fn broker(milena: &Milena, configs: &[(&str, &str)]) {
 fn threads_run_at_the_lowest_priority_and_change_while_the_broker_runs() {
     let milena = Milena::start(&format!("{LOG}{}", topic("t", &[])));
     let expect = |names: &[&str]| {
-        let expected: Vec<_> = names.iter().map(|name| ((*name).to_owned(), 19)).collect();
+        let expected: Vec<_> = names.iter().map(|name| ((*name).to_owned(), 5)).collect();
         eventually(&format!("{names:?} run"), || {
             let metric = milena.metric_if_there(THREADS).unwrap_or(0.0);
             (threads(&milena) == expected && metric == names.len() as f64).then_some(())
