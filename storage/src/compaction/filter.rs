@@ -134,7 +134,9 @@ impl Round<'_> {
         })?;
         decide(&mut together);
         counts.records_kept = kept.len() as u64;
-        let needs_horizon = has_tombstone || (is_control && discardable);
+        // Where the map was full, what its tombstones delete may be there until the next pass.
+        let is_seen = batch.last_offset() <= self.map.latest_offset();
+        let needs_horizon = (has_tombstone && is_seen) || (is_control && discardable);
         let verdict = if kept.is_empty() {
             self.without_any(batch)?
         } else if horizon_ms.is_none() && needs_horizon {

@@ -241,6 +241,16 @@ fn a_tombstone_stays_until_its_delete_horizon_has_passed() {
     }
 }
 
+/// A value that it deletes is there still, and the next pass would drop both.
+#[test]
+fn a_tombstone_above_what_the_map_has_seen_gets_no_horizon_yet() {
+    let batch = plain(10, Compression::None, &[(0, Some("a"), None), THREE[1]]);
+    for end in [10, 11] {
+        assert_eq!(Pass::new(&[], end).verdict(&batch), Verdict::AsItIs);
+    }
+    assert!(parse(&Pass::new(&[], 12).rewritten(&batch)).has_delete_horizon());
+}
+
 #[test]
 fn a_tombstone_with_a_newer_record_goes_at_once() {
     let batch = plain(10, Compression::None, &[(20, Some("b"), None)]);
