@@ -8,7 +8,6 @@ use crate::Offset;
 use crate::compaction::{self, Choice, LogFacts};
 use crate::error::{Error, Result};
 use crate::producer_state::LastRecord;
-use crate::retention::SegmentFacts;
 use crate::segment::{CleanedSegment, Segment};
 
 impl PartitionLog {
@@ -32,13 +31,7 @@ impl PartitionLog {
         if segments.len() < 2 {
             return Ok(None);
         }
-        let facts: Vec<SegmentFacts> = segments
-            .iter()
-            .map(|segment| SegmentFacts {
-                base_offset: segment.base_offset(),
-                size_bytes: segment.size(),
-            })
-            .collect();
+        let facts: Vec<_> = segments.iter().map(|segment| segment.facts()).collect();
         let log = LogFacts {
             now_ms: self.now_ms(),
             log_start_offset: offsets.log_start_offset,

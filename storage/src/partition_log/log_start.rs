@@ -20,7 +20,7 @@ use super::sync::lock;
 use super::{PartitionLog, ReadLimit, Writer};
 use crate::Offset;
 use crate::error::{Error, Result};
-use crate::retention::{self, Choice, LogFacts, SegmentFacts};
+use crate::retention::{self, Choice, LogFacts};
 use crate::segment::{Segment, deleted_suffix};
 
 /// Up to where records are deleted.
@@ -58,13 +58,7 @@ impl PartitionLog {
         // What was taken first is not beyond what is taken later.
         let offsets = self.offsets();
         let segments = self.shared.segments();
-        let facts: Vec<SegmentFacts> = segments
-            .iter()
-            .map(|segment| SegmentFacts {
-                base_offset: segment.base_offset(),
-                size_bytes: segment.size(),
-            })
-            .collect();
+        let facts: Vec<_> = segments.iter().map(|segment| segment.facts()).collect();
         let log = LogFacts {
             now_ms: self.shared.clock.now_ms(),
             log_start_offset: offsets.log_start_offset,

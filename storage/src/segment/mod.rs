@@ -47,6 +47,7 @@ pub(crate) use writer::SegmentWriter;
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::retention::SegmentFacts;
 use crate::{LogConfig, Offset};
 
 /// The suffix of the file of batches.
@@ -280,6 +281,14 @@ impl Segment {
     /// An index was found to be damaged.
     pub fn is_distrusted(&self) -> bool {
         self.distrusted.load(Ordering::Acquire)
+    }
+
+    /// What retention and compaction choose by.
+    pub fn facts(&self) -> SegmentFacts {
+        SegmentFacts {
+            base_offset: self.base_offset,
+            size_bytes: self.size(),
+        }
     }
 
     /// Bytes written.
