@@ -12,7 +12,7 @@
 //! back there at once: what an allocator kept of one map while the next is filled would be beyond
 //! the bound.
 
-use memmap2::MmapMut;
+use memmap2::{Advice, MmapMut};
 use siphasher::sip128::SipHasher13;
 use uuid::Uuid;
 
@@ -174,6 +174,11 @@ impl Slots {
             true => MmapMut::map_anon(count.saturating_mul(SLOT_SIZE)).ok(),
             false => None,
         };
+        // Keys are all over it: with small pages most look-ups would wait for the page tables, too. A
+        // system that has no others does without.
+        if let Some(map) = &mapped {
+            let _ = map.advise(Advice::HugePage);
+        }
         match mapped {
             Some(map) => Self::Mapped(map),
             None => Self::Heap(vec![EMPTY; count]),

@@ -54,6 +54,13 @@ pub struct Options {
     /// What the producers wait for.
     #[arg(long, default_value = "all")]
     pub acks: String,
+    /// Records a second of all producers together; 0: as many as go.
+    #[arg(long, default_value_t = 0)]
+    pub records_per_second: u32,
+    /// Without a pass that ends, or a new segment, for so many seconds there is nothing left to be
+    /// compacted.
+    #[arg(long, default_value_t = 20)]
+    pub quiet: u64,
     /// How long the log may take to come down once the producers are done, seconds.
     #[arg(long, default_value_t = 300)]
     pub patience: u64,
@@ -108,7 +115,8 @@ pub fn run(options: &Options) -> Result<Figures, String> {
     alter(&milena, &[("min.cleanable.dirty.ratio", "0.01")], options);
     let begun = Instant::now();
     let patience = Duration::from_secs(options.patience);
-    let converged_in = watch.settled(begun, patience)?;
+    let quiet = Duration::from_secs(options.quiet);
+    let converged_in = watch.settled(begun, quiet, patience)?;
     let at_end = watch.now();
     let peak = watch.peak();
     drop(watch);

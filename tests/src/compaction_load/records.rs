@@ -89,17 +89,55 @@ pub(super) fn produce(
     ]);
     // Its keys are producer, producer + producers, and so on.
     let own = (plan.keys + plan.producers - 1 - producer) / plan.producers;
+    let pace = Pace::new(options.records_per_second, plan.producers);
     for update in 0..plan.updates {
         let order = Order::new(own, update);
         for nth in 0..own {
             let key = order.at(nth) * plan.producers + producer;
             send(&client, topic, plan.partition(key), key, update)?;
+            pace.wait(&client, u64::from(update) * u64::from(own) + u64::from(nth));
         }
         client.poll(Duration::ZERO);
     }
     client
         .flush(PATIENCE * 2)
         .map_err(|error| format!("producer {producer}: {error}"))
+}
+
+/// When a producer's records are due.
+struct Pace {
+    begun: Instant,
+    /// `None`: at once.
+    per_second: Option<f64>,
+}
+
+impl Pace {
+    /// How often it looks at the clock.
+    const RECORDS: u64 = 500;
+
+    fn new(of_all: u32, producers: u32) -> Self {
+        Self {
+            begun: Instant::now(),
+            per_second: (of_all > 0).then(|| f64::from(of_all) / f64::from(producers)),
+        }
+    }
+
+    fn wait(&self, client: &BaseProducer, sent: u64) {
+        let Some(per_second) = self
+            .per_second
+            .filter(|_| sent.is_multiple_of(Self::RECORDS))
+        else {
+            return;
+        };
+        let due = self.begun + Duration::from_secs_f64(sent as f64 / per_second);
+        loop {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            client.poll(left);
+        }
+    }
 }
 
 fn send(

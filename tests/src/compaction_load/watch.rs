@@ -11,9 +11,6 @@ use crate::Milena;
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// Without a pass for so long, with a back-off of a fifth of a second, nothing is left to do.
-const QUIET: Duration = Duration::from_secs(3);
-
 /// What is there at one time, or the most of it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
@@ -100,12 +97,17 @@ impl<'a> Watch<'a> {
         peak.clone()
     }
 
-    /// Waits until no pass has ended and the files have not changed for a while; returns how long
-    /// it took, that while apart.
-    pub fn settled(&self, begun: Instant, patience: Duration) -> Result<Duration, String> {
+    /// Waits until no pass has ended and the files have not changed for as long as `quiet`; returns
+    /// how long it took, that while apart.
+    pub fn settled(
+        &self,
+        begun: Instant,
+        quiet: Duration,
+        patience: Duration,
+    ) -> Result<Duration, String> {
         let mut last = self.now();
         let mut changed = Instant::now();
-        while changed.elapsed() < QUIET {
+        while changed.elapsed() < quiet {
             if begun.elapsed() > patience {
                 return Err(format!("compaction has not come to an end in {patience:?}"));
             }

@@ -131,6 +131,7 @@ fn keys_that_are_updated_all_the_time_come_down_to_the_newest_of_each() {
             "--segment-bytes=100000",
             "--dedupe-bytes=2097152",
             "--threads=2",
+            "--quiet=3",
             "--compression",
             compression,
         ]);
