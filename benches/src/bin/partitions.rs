@@ -38,16 +38,21 @@ const SEGMENTS_APART_MS: i64 = 120_000;
 const IDLE: Duration = Duration::from_secs(30);
 const FETCH_BYTES: i32 = 50 << 20;
 
+/// Start, memory, files and maps of a broker with very many partitions.
+#[derive(clap::Parser)]
+struct Args {
+    /// Topics, partitions in each, segments in each partition; three shapes of 10,000 partitions one
+    /// after the other where nothing is given.
+    #[arg(num_args = 3, value_names = ["TOPICS", "PARTITIONS", "SEGMENTS"], value_parser = clap::value_parser!(i32).range(1..))]
+    shape: Vec<i32>,
+}
+
 fn main() {
-    let given: Vec<i32> = std::env::args()
-        .skip(1)
-        .map(|word| word.parse().expect("a number"))
-        .collect();
+    let args: Args = clap::Parser::parse();
     println!("| what | figure |\n|---|---|");
-    match given[..] {
-        [] => SHAPES.into_iter().for_each(measure),
+    match args.shape[..] {
         [topics, partitions, segments] => measure((topics as usize, partitions, segments as usize)),
-        _ => panic!("topics, partitions in each, segments in each partition"),
+        _ => SHAPES.into_iter().for_each(measure),
     }
 }
 
