@@ -108,6 +108,9 @@ impl Segment {
         let records = walk.records(position..end)?;
         match access {
             Access::Load => walk.check(position, &records)?,
+            // The index has led to the end, and a batch that says to be longer than it is goes on beyond:
+            // whoever may block finds out.
+            Access::Probe if !are_whole(&records) => return Err(Miss::NotResident),
             // A length that lies leads to no header.
             Access::Probe => match walk.sound_from(end, first.next_offset()) {
                 Err(Miss::NotResident) if !walk.is_resident(end) => {}
@@ -116,6 +119,22 @@ impl Segment {
         }
         Ok(Found::Records(records))
     }
+}
+
+/// Whether lengths lead from batch to batch to the end.
+fn are_whole(mut records: &[u8]) -> bool {
+    let end = layout::BATCH_LENGTH + size_of::<i32>();
+    while let Some(length) = records
+        .get(layout::BATCH_LENGTH..end)
+        .and_then(|bytes| bytes.first_chunk().copied())
+    {
+        let size = usize::try_from(i32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        match records.get(size.saturating_add(layout::LOG_OVERHEAD)..) {
+            Some(rest) => records = rest,
+            None => return false,
+        }
+    }
+    records.is_empty()
 }
 
 impl Walk<'_> {
