@@ -1,9 +1,10 @@
 //! The threads that compact logs: `log.cleaner.threads` of them, named `log-cleaner-N`.
 //!
 //! Each compacts the log that needs it most of those that nobody is at, one after the other, and
-//! waits `log.cleaner.backoff.ms` where none does. They run at a lower priority than what
-//! waits for an answer, and not so low that a busy machine has logs grow. Where the configuration changes they are stopped and started anew; a
-//! pass that is cut short leaves the log as it was. They have stopped before any log is closed.
+//! waits `log.cleaner.backoff.ms` where none does. They run at a lower priority than what waits for an
+//! answer: where that takes all processors, logs grow until it takes less. Where the configuration
+//! changes they are stopped and started anew; a pass that is cut short is made again, from its
+//! beginning. They have stopped before any log is closed.
 //!
 //! | name | kind | labels |
 //! |---|---|---|

@@ -1,9 +1,9 @@
 //! One pass over one log: its dirty part into the map, then everything up to where that ends into new
 //! segments, which take the places of the old ones.
 //!
-//! Old segments are taken in their order, as many into a new one as are expected to fit. A new one takes its
-//! place before the next is begun: so at any time each key's newest record is there, and a pass that is
-//! interrupted has only to be made again. A segment that would come out as it is stays.
+//! Old segments are taken in their order, as many into a new one as are expected to fit. A new one
+//! takes its place before the next is begun: so at any time each key's newest record is there, and a
+//! pass that is interrupted has only to be made again. A segment that would come out as it is stays.
 //!
 //! Memory is that of the map, a buffer for reading, one for writing, the index entries of one segment,
 //! and the largest batch of the log, decompressed.
@@ -77,8 +77,6 @@ pub struct CompactionStats {
     pub unreadable_batches: u64,
     /// Different keys in the dirty part.
     pub map_entries: u64,
-    /// How many there was room for.
-    pub map_capacity: u64,
     /// There were more: the rest is for another pass.
     pub map_was_full: bool,
     /// Segments up to the end, before.
@@ -230,7 +228,6 @@ impl Compactor {
     ) -> Result<Offset, Ended> {
         let Range { start, end } = dirty;
         self.map.clear_for(u64::try_from(end - start).unwrap_or(0));
-        stats.map_capacity = self.map.capacity() as u64;
         let first = segments.partition_point(|segment| segment.base_offset() <= start);
         for segment in segments.iter().skip(first.saturating_sub(1)) {
             if segment.base_offset() >= end {

@@ -30,11 +30,6 @@ impl Throttle {
         }
     }
 
-    /// The limit, where there is one.
-    pub fn bytes_per_second(&self) -> Option<f64> {
-        self.bytes_per_second
-    }
-
     /// Counts bytes; returns how long whoever moved them has to wait before the next.
     fn count(&self, bytes: u64, now: Instant) -> Duration {
         let Some(rate) = self.bytes_per_second else {
