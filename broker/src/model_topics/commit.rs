@@ -15,7 +15,7 @@ use std::sync::{Arc, OnceLock, PoisonError};
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, try_join_all};
 use inference::stream_log::{Commit, CommitError, Output, Task};
-use storage::batch::{BatchBuilder, Compression, Header};
+use storage::batch::{BatchBuilder, Compression};
 use storage::partition_log::Durability;
 use storage::{Offset, PartitionLog};
 
@@ -209,19 +209,12 @@ impl Batches {
         let batch = self
             .open
             .get_or_insert_with(|| BatchBuilder::new(Compression::None));
-        let headers: Vec<Header> = output
-            .headers
-            .iter()
-            .map(|h| Header {
-                key: h.key.clone(),
-                value: h.value.clone(),
-            })
-            .collect();
-        batch.push(
+        let headers = output.headers.iter();
+        batch.push_with_headers(
             output.timestamp_ms,
             output.key.as_deref(),
             output.value.as_deref(),
-            &headers,
+            headers.map(|header| (&header.key[..], header.value.as_deref())),
         );
         if batch.size_in_bytes() >= BATCH_BYTES {
             self.close();

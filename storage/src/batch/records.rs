@@ -240,6 +240,18 @@ impl BatchBuilder {
         value: Option<&[u8]>,
         headers: &[Header],
     ) {
+        let headers = headers.iter().map(|h| (&h.key[..], h.value.as_deref()));
+        self.push_with_headers(timestamp, key, value, headers);
+    }
+
+    /// Adds a record whose headers, each a key and a value, are kept in another form.
+    pub fn push_with_headers<'h>(
+        &mut self,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: impl ExactSizeIterator<Item = (&'h [u8], Option<&'h [u8]>)> + Clone,
+    ) {
         if self.count == 0 {
             self.base_timestamp = timestamp;
             self.max_timestamp = timestamp;
@@ -249,13 +261,14 @@ impl BatchBuilder {
         let offset_delta = i64::from(self.count);
         self.count += 1;
 
+        let size_of_header = |(key, value)| nullable_size(Some(key)) + nullable_size(value);
         let length = 1
             + varlong_size(timestamp_delta)
             + varlong_size(offset_delta)
             + nullable_size(key)
             + nullable_size(value)
             + varlong_size(headers.len() as i64)
-            + headers.iter().map(header_size).sum::<usize>();
+            + headers.clone().map(size_of_header).sum::<usize>();
         let out = &mut self.bytes;
         out.reserve(length + varlong_size(length as i64));
         write_varlong(out, length as i64);
@@ -265,9 +278,9 @@ impl BatchBuilder {
         write_nullable(out, key);
         write_nullable(out, value);
         write_varlong(out, headers.len() as i64);
-        for header in headers {
-            write_nullable(out, Some(&header.key));
-            write_nullable(out, header.value.as_deref());
+        for (key, value) in headers {
+            write_nullable(out, Some(key));
+            write_nullable(out, value);
         }
     }
 
@@ -325,10 +338,6 @@ fn compressed(compression: Compression, bytes: Vec<u8>) -> (Compression, Vec<u8>
     batch.truncate(layout::RECORDS);
     batch.extend_from_slice(&records);
     (compression, batch)
-}
-
-fn header_size(header: &Header) -> usize {
-    nullable_size(Some(&header.key)) + nullable_size(header.value.as_deref())
 }
 
 fn nullable_size(bytes: Option<&[u8]>) -> usize {
