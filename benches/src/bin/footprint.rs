@@ -12,6 +12,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use benches::process;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use tests::Milena;
 
@@ -32,7 +33,7 @@ fn main() {
     ));
     let started = Instant::now();
     let peak = load(&milena);
-    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds(milena.pid()));
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds(&milena));
     let gigabytes = LOG_BYTES as f64 / 1e9;
     println!(
         "| {gigabytes} GB produced in 1 KiB records to {PARTITIONS} partitions, acks=1 | \
@@ -132,34 +133,11 @@ fn memory(milena: &Milena, what: &str) {
     );
 }
 
-/// User and system time so far.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // After the name, which ends with the last parenthesis: utime and stime are the 12th and 13th.
-    let fields = stat.rsplit(") ").next().unwrap_or_default();
-    let ticks: f64 = fields
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|t| t.parse::<f64>().ok())
-        .sum();
-    // SAFETY: sysconf has no memory effects.
-    ticks / unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64
+fn cpu_seconds(milena: &Milena) -> f64 {
+    process::cpu_seconds(milena.pid()).expect("the broker runs")
 }
 
 fn resident_kb(pid: u32) -> (u64, u64) {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|line| {
-                line.strip_prefix(name)?
-                    .split_whitespace()
-                    .next()?
-                    .parse()
-                    .ok()
-            })
-            .unwrap_or(0)
-    };
-    (field("VmRSS:"), field("RssAnon:"))
+    let memory = process::memory(pid).unwrap_or_default();
+    (memory.resident / 1024, memory.anonymous / 1024)
 }

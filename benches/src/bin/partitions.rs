@@ -11,19 +11,18 @@
 //! files that happen to be in the page cache, *anonymous* is the process's own; files and maps are
 //! the entries of `/proc/<pid>/fd` and `/proc/<pid>/maps`. CPU is the broker's, user and system.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
+use benches::process;
+use benches::raw::Connection;
+use bytes::Bytes;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{
-    ApiKey, CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest, RequestHeader,
-    ResponseHeader, TopicName,
+    CreateTopicsRequest, FetchRequest, MetadataRequest, ProduceRequest, TopicName,
 };
-use kafka_protocol::protocol::{Decodable, Encodable, Request, StrBytes};
+use kafka_protocol::protocol::StrBytes;
 use storage::batch::{BatchBuilder, Compression};
 use tests::Milena;
 
@@ -65,7 +64,7 @@ fn measure((topics, partitions, segments): (usize, i32, usize)) {
     };
     // Checkpoints in the midst would make what is measured differ from run to run.
     let mut milena = Milena::start_with_broker("checkpoint_interval_ms = 3600000", "");
-    let mut client = Client::new(&milena);
+    let mut client = connect(&milena);
     let took = timed(|| shape.create(&mut client));
     row("all created in", &format!("{took:.2} s"));
     holds(&milena, "created");
@@ -92,14 +91,14 @@ fn measure((topics, partitions, segments): (usize, i32, usize)) {
 
     shape.start(&mut milena);
     holds(&milena, "after a clean stop");
-    let cpu = cpu_seconds(milena.pid());
+    let cpu = cpu_seconds(&milena);
     std::thread::sleep(IDLE);
-    let cpu = cpu_seconds(milena.pid()) - cpu;
+    let cpu = cpu_seconds(&milena) - cpu;
     row(
         &format!("CPU in {} s of idling", IDLE.as_secs()),
         &format!("{:.0} ms", cpu * 1e3),
     );
-    let mut client = Client::new(&milena);
+    let mut client = connect(&milena);
     let took = timed(|| shape.fetch(&mut client));
     row("all fetched in", &format!("{took:.2} s"));
     holds(&milena, "after a clean stop, read");
@@ -109,7 +108,7 @@ fn measure((topics, partitions, segments): (usize, i32, usize)) {
     for _ in 0..ROUNDS {
         milena.kill();
         killed.push(shape.start(&mut milena));
-        shape.produce(&mut Client::new(&milena), segments);
+        shape.produce(&mut connect(&milena), segments);
     }
     spread(
         "serving after kill -9, all written to and no checkpoint",
@@ -132,7 +131,7 @@ impl Shape {
         (0..self.topics).map(|n| TopicName(StrBytes::from_string(format!("topic-{n}"))))
     }
 
-    fn create(self, client: &mut Client) {
+    fn create(self, client: &mut Connection) {
         let names: Vec<TopicName> = self.names().collect();
         for some in names.chunks(100) {
             let topics = some.iter().map(|name| {
@@ -148,7 +147,7 @@ impl Shape {
             let request = CreateTopicsRequest::default()
                 .with_topics(topics.collect())
                 .with_timeout_ms(600_000);
-            let response = client.call(&request, 4);
+            let response = client.call(&request, 4).expect("a response");
             for topic in response.topics {
                 assert_eq!(topic.error_code, 0, "{:?}", topic.error_message);
             }
@@ -156,7 +155,7 @@ impl Shape {
     }
 
     /// A batch to every partition, into its `segment`; requests of 100 partitions.
-    fn produce(self, client: &mut Client, segment: usize) {
+    fn produce(self, client: &mut Connection, segment: usize) {
         let records = batch(segment.min(self.segments - 1));
         for name in self.names() {
             let partitions: Vec<i32> = (0..self.partitions).collect();
@@ -166,7 +165,7 @@ impl Shape {
         }
     }
 
-    fn produce_to(self, client: &mut Client, name: &TopicName, to: &[i32], records: &Bytes) {
+    fn produce_to(self, client: &mut Connection, name: &TopicName, to: &[i32], records: &Bytes) {
         let data = to.iter().map(|partition| {
             PartitionProduceData::default()
                 .with_index(*partition)
@@ -179,7 +178,7 @@ impl Shape {
             .with_acks(1)
             .with_timeout_ms(60_000)
             .with_topic_data(vec![topic]);
-        let response = client.call(&request, 9);
+        let response = client.call(&request, 9).expect("a response");
         for partition in response
             .responses
             .iter()
@@ -190,7 +189,7 @@ impl Shape {
     }
 
     /// From the start of every partition; requests of 1,000 partitions.
-    fn fetch(self, client: &mut Client) {
+    fn fetch(self, client: &mut Connection) {
         let all: Vec<(TopicName, i32)> = self
             .names()
             .flat_map(|name| (0..self.partitions).map(move |p| (name.clone(), p)))
@@ -210,7 +209,7 @@ impl Shape {
                 .with_max_bytes(FETCH_BYTES)
                 .with_session_epoch(-1)
                 .with_topics(topics.collect());
-            let response = client.call(&request, 12);
+            let response = client.call(&request, 12).expect("a response");
             assert_eq!(response.error_code, 0);
             for partition in response
                 .responses
@@ -233,8 +232,10 @@ impl Shape {
         let started = Instant::now();
         milena.spawn();
         milena.wait_until_it_answers();
-        let mut client = Client::new(milena);
-        let metadata = client.call(&MetadataRequest::default().with_topics(None), 9);
+        let mut client = connect(milena);
+        let metadata = client
+            .call(&MetadataRequest::default().with_topics(None), 9)
+            .expect("a response");
         let known = metadata.topics.iter().filter(|topic| !topic.is_internal);
         let partitions: usize = known.map(|topic| topic.partitions.len()).sum();
         assert_eq!(partitions, self.topics * self.partitions as usize);
@@ -259,38 +260,12 @@ fn batch(segment: usize) -> Bytes {
     batch.build()
 }
 
-struct Client {
-    stream: TcpStream,
+fn connect(milena: &Milena) -> Connection {
+    Connection::open(&milena.bootstrap()).expect("connected")
 }
 
-impl Client {
-    fn new(milena: &Milena) -> Self {
-        let stream = TcpStream::connect(milena.bootstrap()).expect("connected");
-        stream.set_nodelay(true).expect("nodelay");
-        Self { stream }
-    }
-
-    fn call<R: Request>(&mut self, request: &R, version: i16) -> R::Response {
-        let key = ApiKey::try_from(R::KEY).expect("an API");
-        let mut frame = BytesMut::zeroed(4);
-        RequestHeader::default()
-            .with_request_api_key(R::KEY)
-            .with_request_api_version(version)
-            .encode(&mut frame, key.request_header_version(version))
-            .expect("encoded");
-        request.encode(&mut frame, version).expect("encoded");
-        let len = (frame.len() - 4) as u32;
-        frame[..4].copy_from_slice(&len.to_be_bytes());
-        self.stream.write_all(&frame).expect("sent");
-        let mut len = [0; 4];
-        self.stream.read_exact(&mut len).expect("a response");
-        let mut response = BytesMut::zeroed(u32::from_be_bytes(len) as usize);
-        self.stream.read_exact(&mut response).expect("a response");
-        let mut response = response.freeze();
-        ResponseHeader::decode(&mut response, key.response_header_version(version))
-            .expect("a header");
-        R::Response::decode(&mut response, version).expect("a response")
-    }
+fn cpu_seconds(milena: &Milena) -> f64 {
+    process::cpu_seconds(milena.pid()).expect("the broker runs")
 }
 
 fn stop(milena: &mut Milena) {
@@ -337,15 +312,4 @@ fn holds(milena: &Milena, when: &str) {
             maps.lines().count()
         ),
     );
-}
-
-/// User and system time so far, also of threads that have ended.
-fn cpu_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the broker runs");
-    // After the name, which ends with the last parenthesis: utime and stime are the 12th and 13th.
-    let fields = stat.rsplit(") ").next().unwrap_or_default();
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    let ticks: f64 = ticks.filter_map(|t| t.parse::<f64>().ok()).sum();
-    // SAFETY: sysconf has no memory effects.
-    ticks / unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64
 }

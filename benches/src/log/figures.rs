@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::statistics::median;
+
 /// What some work took.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Took {
@@ -76,20 +78,5 @@ impl Rounds {
             .map(|(a, b)| a / b)
             .collect();
         median(&ratios) * 100.0
-    }
-}
-
-/// The middle one.
-pub fn median(values: &[f64]) -> f64 {
-    percentile(values, 0.5)
-}
-
-/// The value that `share` of them are not above.
-pub fn percentile(values: &[f64], share: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => f64::NAN,
-        len => sorted[((len - 1) as f64 * share).round() as usize],
     }
 }

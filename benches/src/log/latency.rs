@@ -27,8 +27,9 @@ use storage::{LogConfig, LogDir, PartitionLog};
 
 use super::Options;
 use super::compaction::{Keyed, compactor};
-use super::figures::{Rounds, percentile};
+use super::figures::Rounds;
 use super::fixture::{Ring, open_dir, open_log};
+use crate::statistics::percentile;
 
 const RECORD_BYTES: usize = 1 << 10;
 const BATCH_BYTES: usize = 16 << 10;

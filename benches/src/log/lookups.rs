@@ -22,10 +22,11 @@ use storage::producer_state::ProducerState;
 use storage::{LogConfig, PartitionLog};
 
 use super::Options;
-use super::figures::{Rounds, median};
+use super::figures::Rounds;
 use super::fixture::{
     BatchCrc, TOPIC, crc_is_right, files, forget_pages, open_dir, open_log, segments,
 };
+use crate::statistics::median;
 
 const SEGMENTS: u64 = 100;
 const SEGMENT_BYTES: u64 = 1 << 30;

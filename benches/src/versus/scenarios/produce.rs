@@ -1,0 +1,152 @@
+//! Producing as fast as one producer goes.
+
+use anyhow::Context;
+
+use super::{GB, latencies, less, load, more, target};
+use crate::versus::bare::{Cheapest, socket_to_file};
+use crate::versus::bench::{Bench, produced};
+use crate::versus::scenario::{Column, Figures, Row, Scenario};
+
+/// Of payload, in each run.
+const BYTES: u64 = 800_000_000;
+
+/// `versus --scenario produce`.
+#[derive(Debug, Default)]
+pub struct Produce {
+    buffer: Cheapest<usize>,
+}
+
+struct Setting {
+    size: &'static str,
+    partitions: u32,
+    /// As given to `milena-load`; also the row's name, as far as it is not the usual.
+    extra: &'static str,
+    in_short: bool,
+}
+
+const fn setting(
+    size: &'static str,
+    partitions: u32,
+    extra: &'static str,
+    in_short: bool,
+) -> Setting {
+    Setting {
+        size,
+        partitions,
+        extra,
+        in_short,
+    }
+}
+
+const SETTINGS: [Setting; 14] = [
+    setting("1KiB", 1, "--acks 1", true),
+    setting("1KiB", 6, "--acks 1", true),
+    setting("1KiB", 100, "--acks 1", false),
+    setting("100B", 1, "--acks 1", false),
+    setting("100B", 6, "--acks 1", true),
+    setting("10KiB", 1, "--acks 1", false),
+    setting("10KiB", 6, "--acks 1", false),
+    setting("1KiB", 1, "--acks all", false),
+    setting("1KiB", 6, "--acks all", true),
+    setting("1KiB", 6, "--acks all --idempotent", false),
+    setting("1KiB", 1, "--acks 1 --compression lz4", false),
+    setting("1KiB", 6, "--acks 1 --compression lz4", false),
+    setting("1KiB", 1, "--acks 1 --compression zstd", false),
+    setting("1KiB", 6, "--acks 1 --compression zstd", false),
+];
+
+impl Setting {
+    fn name(&self) -> String {
+        let partitions = if self.partitions == 1 {
+            "partition"
+        } else {
+            "partitions"
+        };
+        let extra = self
+            .extra
+            .replace(" --compression ", ", ")
+            .replace("--acks ", "acks=");
+        format!(
+            "{}, {} {partitions}, {}",
+            self.size,
+            self.partitions,
+            extra.replace(" --", ", ")
+        )
+    }
+
+    fn arms(&self) -> Vec<&'static str> {
+        match self.extra {
+            "--acks 1" => vec!["milena", "kafka", "bare"],
+            extra if extra.starts_with("--acks all") => {
+                vec!["milena", "milena page cache", "kafka"]
+            }
+            _ => vec!["milena", "kafka"],
+        }
+    }
+
+    fn load(&self) -> String {
+        format!(
+            "--bytes {BYTES} --size {} --linger-ms 5 {}",
+            self.size, self.extra
+        )
+    }
+}
+
+impl Scenario for Produce {
+    fn name(&self) -> &'static str {
+        "produce"
+    }
+
+    fn about(&self) -> String {
+        "One librdkafka producer, as fast as it goes, to a new topic: 0.8 GB of payload a run. CPU is the \
+         broker's, per GB of payload before compression; p99 is from handing a record to librdkafka to \
+         its acknowledgement, which at this speed is mostly the time in librdkafka's queue.\n\n\
+         `milena` with acks=all waits for the disk; `milena page cache` is what Kafka does (topic config \
+         `milena.acks.all.durability=page_cache`). `bare` reads as many bytes from a socket, computes \
+         their CRC-32C and writes them to one file in the page cache, with the buffer of 64 KiB, 256 KiB \
+         or 1 MiB that is cheapest."
+            .to_owned()
+    }
+
+    fn columns(&self) -> Vec<Column> {
+        vec![more("MB/s"), less("CPU-s/GB"), less("p99 ms")]
+    }
+
+    fn rows(&self, short: bool) -> Vec<Row> {
+        let settings = SETTINGS.iter().filter(|setting| setting.in_short || !short);
+        let row = |setting: &Setting| Row {
+            name: setting.name(),
+            arms: setting.arms(),
+            settings: format!("milena-load produce {}", setting.load()),
+        };
+        settings.map(row).collect()
+    }
+
+    fn run(&mut self, bench: &mut Bench, row: &Row, arm: &str) -> anyhow::Result<Figures> {
+        let setting = SETTINGS.iter().find(|setting| setting.name() == row.name);
+        let setting = setting.context("a row of this scenario")?;
+        if arm == "bare" {
+            let receive = |buffer| socket_to_file::run(bench.folder(), BYTES, buffer);
+            return Ok(self
+                .buffer
+                .run(&socket_to_file::BUFFERS, receive)?
+                .figures());
+        }
+        let configs: &[(&str, &str)] = match arm {
+            "milena page cache" => &[("milena.acks.all.durability", "page_cache")],
+            _ => &[],
+        };
+        let broker = bench.broker(arm)?;
+        let topic = bench.create_topic(&broker, setting.partitions, configs)?;
+        let line = format!("produce {} {}", target(&broker, &topic), setting.load());
+        let outcome = load(bench, &broker, &line);
+        broker.delete_topics(&[&topic])?;
+        let (report, cpu) = outcome?;
+        let side = produced(&report)?;
+        let mut figures = latencies(side.latency.as_ref(), false)?;
+        figures.remove("p50 ms");
+        figures.insert("MB/s", side.mb_per_second);
+        figures.insert("CPU-s/GB", cpu / (side.bytes as f64 / GB));
+        Ok(figures)
+    }
+}
