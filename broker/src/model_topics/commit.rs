@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, try_join_all};
-use inference::stream_log::{Commit, CommitError, Output, Task};
-use storage::batch::{BatchBuilder, Compression};
+use inference::stream_log::{Commit, CommitError, Header, Headers, Output, Task};
+use storage::batch::{BatchBuilder, Compression, EncodedHeaders};
 use storage::partition_log::Durability;
 use storage::{Offset, PartitionLog};
 
@@ -26,6 +26,8 @@ use crate::clock::Clock;
 
 /// A batch of outputs is closed when it has grown to this size.
 const BATCH_BYTES: usize = 512 << 10;
+/// Room for the record that closes a batch.
+const SPARE_BYTES: usize = 4 << 10;
 
 /// Commits for one model topic, one at a time.
 #[derive(Debug)]
@@ -38,6 +40,9 @@ pub(super) struct Committer {
     ended: OnceLock<String>,
     clock: Arc<dyn Clock>,
 }
+
+/// The batches of each output partition.
+type OutputBatches = BTreeMap<TopicPartitionId, (Arc<PartitionLog>, Vec<Bytes>)>;
 
 struct Staged {
     id: TopicPartitionId,
@@ -151,10 +156,7 @@ impl Committer {
     }
 }
 
-fn output_batches(
-    topics: &Topics,
-    commits: &[Commit],
-) -> Result<BTreeMap<TopicPartitionId, (Arc<PartitionLog>, Bytes)>, CommitError> {
+fn output_batches(topics: &Topics, commits: &[Commit]) -> Result<OutputBatches, CommitError> {
     let mut outputs: BTreeMap<TopicPartitionId, (Arc<PartitionLog>, Batches)> = BTreeMap::new();
     for output in commits.iter().flat_map(|commit| &commit.outputs) {
         let topic = topics.output(output.topic).ok_or_else(|| {
@@ -197,24 +199,33 @@ async fn sync(topics: &Topics, commits: &[Commit], staged: &[Staged]) -> Result<
     try_join_all(syncs).await.map(|_| ())
 }
 
-/// Back-to-back record batches of one output partition.
+/// Record batches of one output partition, in order.
 #[derive(Default)]
 struct Batches {
-    closed: BytesMut,
+    closed: Vec<Bytes>,
     open: Option<BatchBuilder>,
+    /// What the last output shares with others, and its encoding.
+    shared: (Arc<[Header]>, EncodedHeaders),
 }
 
 impl Batches {
     fn push(&mut self, output: &Output) {
-        let batch = self
-            .open
-            .get_or_insert_with(|| BatchBuilder::new(Compression::None));
-        let headers = output.headers.iter();
+        let batch = self.open.get_or_insert_with(|| {
+            // After a full one there mostly comes another.
+            let bytes = self.closed.last().map_or(0, |_| BATCH_BYTES + SPARE_BYTES);
+            BatchBuilder::with_capacity(Compression::None, bytes)
+        });
+        let Headers { shared, own } = &output.headers;
+        if !Arc::ptr_eq(shared, &self.shared.0) {
+            let encoded = EncodedHeaders::new(shared.iter().map(key_and_value));
+            self.shared = (Arc::clone(shared), encoded);
+        }
         batch.push_with_headers(
             output.timestamp_ms,
             output.key.as_deref(),
             output.value.as_deref(),
-            headers.map(|header| (&header.key[..], header.value.as_deref())),
+            &self.shared.1,
+            own.iter().map(key_and_value),
         );
         if batch.size_in_bytes() >= BATCH_BYTES {
             self.close();
@@ -222,46 +233,46 @@ impl Batches {
     }
 
     fn close(&mut self) {
-        if let Some(batch) = self.open.take() {
-            self.closed.extend_from_slice(&batch.build());
-        }
+        self.closed
+            .extend(self.open.take().map(BatchBuilder::build));
     }
 
-    fn finish(mut self) -> Bytes {
-        if self.closed.is_empty() {
-            return self.open.map(BatchBuilder::build).unwrap_or_default();
-        }
+    fn finish(mut self) -> Vec<Bytes> {
         self.close();
-        self.closed.freeze()
+        self.closed
     }
 }
 
-fn stage(
-    batches: BTreeMap<TopicPartitionId, (Arc<PartitionLog>, Bytes)>,
-) -> Result<Vec<Staged>, CommitError> {
-    let mut staged = Vec::with_capacity(batches.len());
-    for (id, (log, bytes)) in batches {
-        let offsets = log.offsets();
-        let result = if offsets.log_end_offset > offsets.high_watermark {
-            // The tail of a failed commit that could not be cut off then.
-            log.discard_to(offsets.high_watermark)
-                .and_then(|_| log.stage(&bytes))
-        } else {
-            log.stage(&bytes)
-        };
-        match result {
-            Ok(range) => staged.push(Staged {
-                id,
-                log,
-                end: range.end,
-            }),
-            Err(error) => {
-                discard(&staged);
-                return Err(refused(&format!("output partition {}", id.1), &error));
-            }
+fn key_and_value(header: &Header) -> (&[u8], Option<&[u8]>) {
+    (&header.key, header.value.as_deref())
+}
+
+fn stage(outputs: OutputBatches) -> Result<Vec<Staged>, CommitError> {
+    let mut staged = Vec::with_capacity(outputs.len());
+    for (id, (log, batches)) in outputs {
+        let result = stage_in(&log, &batches);
+        let end = *result.as_ref().unwrap_or(&log.offsets().high_watermark);
+        // Also where only some of the batches were staged.
+        staged.push(Staged { id, log, end });
+        if let Err(error) = result {
+            discard(&staged);
+            return Err(refused(&format!("output partition {}", id.1), &error));
         }
     }
     Ok(staged)
+}
+
+/// Stages one partition's batches above its high watermark, and returns their end.
+fn stage_in(log: &PartitionLog, batches: &[Bytes]) -> Result<Offset, storage::Error> {
+    let mut end = log.offsets().high_watermark;
+    if log.offsets().log_end_offset > end {
+        // The tail of a failed commit that could not be cut off then.
+        log.discard_to(end)?;
+    }
+    for batch in batches {
+        end = log.stage(batch)?.end;
+    }
+    Ok(end)
 }
 
 /// Cuts off what a failed commit staged. A failure here is made good by the next `stage`.

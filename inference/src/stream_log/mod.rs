@@ -16,6 +16,7 @@
 //! - One `poll` and one `commit` may be in flight at a time, together.
 
 pub mod conformance;
+mod headers;
 pub mod memory;
 
 use std::collections::BTreeMap;
@@ -24,20 +25,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use headers::{Header, Headers};
+
 /// One partition of the inputs of a model topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Task {
     /// The partition number that the task owns of every input.
     pub partition: i32,
-}
-
-/// A record's header.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// UTF-8 by Kafka's protocol, kept as bytes.
-    pub key: Bytes,
-    /// May be null.
-    pub value: Option<Bytes>,
 }
 
 /// A record read from an input.
@@ -78,7 +72,7 @@ pub struct Output {
     /// Null passes a tombstone on.
     pub value: Option<Bytes>,
     /// In order.
-    pub headers: Vec<Header>,
+    pub headers: Headers,
 }
 
 /// Next offset per input, by the input's index in the model topic's list.

@@ -1,8 +1,9 @@
 //! Where an output came from: headers of derived records and of dead letters.
 //!
-//! Derived records have, as UTF-8 texts, `milena.source.topic`, `milena.source.partition`,
-//! `milena.source.offset`, `milena.model`, `milena.model.version`, `milena.model.sha256` (of the weights)
-//! and `milena.config.sha256` (of the model topic's config and the model's card). Dead letters have the
+//! Derived records have, as UTF-8 texts, `milena.source.topic`, `milena.source.partition`, `milena.model`,
+//! `milena.model.version`, `milena.model.sha256` (of the weights), `milena.config.sha256` (of the model
+//! topic's config and the model's card) and, the only one that differs within a partition,
+//! `milena.source.offset`. Dead letters have the
 //! original's headers, and then `stage` (`decode` or `infer`), `reason`, and `source`
 //! (`topic/partition/offset`).
 
@@ -14,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::Engine;
 use crate::spec::{ModelTopicSpec, OutputHeaders};
-use crate::stream_log::{Header, InputRecord, Task};
+use crate::stream_log::{Header, Headers, InputRecord, Task};
 
 /// Longest reason in a dead letter, in bytes.
 const MAX_REASON_BYTES: usize = 1024;
@@ -43,33 +44,42 @@ impl Lineage {
         }
     }
 
-    /// Of a derived record. Texts are written into `buffer`.
-    pub(super) fn derived(
-        &self,
-        task: Task,
-        input: usize,
-        record: &InputRecord,
-        buffer: &mut BytesMut,
-    ) -> Vec<Header> {
+    /// What derived records of one input of a task have in common.
+    pub(super) fn shared(&self, task: Task, input: usize) -> Arc<[Header]> {
         if !self.with_headers {
-            return Vec::new();
+            return Arc::default();
         }
-        let header = |key: &'static str, value: Bytes| Header {
-            key: Bytes::from_static(key.as_bytes()),
-            value: Some(value),
-        };
-        vec![
+        [
             header("milena.source.topic", self.input(input)),
             header(
                 "milena.source.partition",
-                number(task.partition.into(), buffer),
+                Bytes::from(task.partition.to_string()),
             ),
-            header("milena.source.offset", number(record.offset, buffer)),
             header("milena.model", self.model.clone()),
             header("milena.model.version", self.version.clone()),
             header("milena.model.sha256", self.sha256.clone()),
             header("milena.config.sha256", self.config_sha256.clone()),
         ]
+        .into()
+    }
+
+    /// Of a derived record, with what is [`Lineage::shared`]. The offset's text is written into `buffer`.
+    pub(super) fn derived(
+        &self,
+        shared: &Arc<[Header]>,
+        record: &InputRecord,
+        buffer: &mut BytesMut,
+    ) -> Headers {
+        if !self.with_headers {
+            return Headers::default();
+        }
+        Headers {
+            shared: Arc::clone(shared),
+            own: vec![header(
+                "milena.source.offset",
+                number(record.offset, buffer),
+            )],
+        }
     }
 
     /// Of a dead letter.
@@ -89,10 +99,6 @@ impl Lineage {
             record.offset
         );
         let reason = shortened(reason);
-        let header = |key: &'static str, value: Bytes| Header {
-            key: Bytes::from_static(key.as_bytes()),
-            value: Some(value),
-        };
         let mut headers = record.headers.clone();
         headers.extend([
             header("stage", Bytes::from_static(stage.as_bytes())),
@@ -104,6 +110,13 @@ impl Lineage {
 
     fn input(&self, input: usize) -> Bytes {
         self.inputs.get(input).cloned().unwrap_or_default()
+    }
+}
+
+fn header(key: &'static str, value: Bytes) -> Header {
+    Header {
+        key: Bytes::from_static(key.as_bytes()),
+        value: Some(value),
     }
 }
 

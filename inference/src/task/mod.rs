@@ -6,6 +6,8 @@
 //! poll -> decode -> (engine) -> outputs wait -> commit
 //! ```
 //!
+//! - Where there is a backlog, polls are decoded on up to [`DECODERS`] threads beside it, so that a model
+//!   topic is not as slow as one processor can parse.
 //! - One commit is in flight at a time; the next records are polled, decoded and inferred meanwhile, and
 //!   all that is ready then goes into the next commit, so that commits grow with the load.
 //! - Outputs are in the order of their inputs, per input partition. Each record gives exactly one: its
@@ -35,9 +37,11 @@ use crate::stream_log::{InputEnd, StreamLog, Task};
 
 /// Most bytes of records and outputs that wait for their commit, about.
 pub const MAX_WAITING_BYTES: usize = 32 << 20;
-/// What one poll asks for, in bytes: decoding it takes a millisecond or two, in which nothing else of the
-/// model topic moves.
+/// What one poll asks for, in bytes: reading it, and making its outputs, takes a fraction of a millisecond
+/// each, in which nothing else of the model topic moves.
 pub const POLL_BYTES: usize = 256 << 10;
+/// Most threads that decode the records of a model topic. They end when there was no backlog for a while.
+pub const DECODERS: usize = 2;
 
 /// Whether a model topic runs.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -138,10 +142,12 @@ pub fn spawn<L: StreamLog>(
     engine: Engine,
     log: L,
 ) -> std::io::Result<Running> {
+    let name = spec.name().to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
+        .max_blocking_threads(DECODERS)
+        .thread_name(format!("decode-{name}"))
         .build()?;
-    let name = spec.name().to_owned();
     let shared = Arc::new(Shared::default());
     let log = Arc::new(log);
     let (stop, stopping) = watch::channel(false);

@@ -1,5 +1,7 @@
 //! From records and what the model made of them to outputs, in the order of the records.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 
 use super::lineage::Lineage;
@@ -7,7 +9,7 @@ use super::measure::Measures;
 use super::prepare::{Answer, Answers, Part, Step};
 use crate::codec::OutputEncoder;
 use crate::spec::{OnError, OnErrorSpec};
-use crate::stream_log::{InputRecord, Output, OutputTopic, Task};
+use crate::stream_log::{Header, InputRecord, Output, OutputTopic, Task};
 
 /// A part's outputs.
 pub(super) struct Finished {
@@ -55,10 +57,11 @@ impl OutputMaker {
             halt: None,
         };
         let (task, input) = (part.task, part.input);
+        let shared = self.lineage.shared(task, input);
         for (record, step) in part.records {
             let failed = match step {
                 Step::Tombstone => {
-                    let output = self.derived(task, input, &record, None);
+                    let output = self.derived(task, &shared, &record, None);
                     finished.outputs.push(output);
                     continue;
                 }
@@ -69,7 +72,7 @@ impl OutputMaker {
                         }
                         self.encoder.encode(logits, &mut self.buffer);
                         let value = self.buffer.split().freeze();
-                        let output = self.derived(task, input, &record, Some(value));
+                        let output = self.derived(task, &shared, &record, Some(value));
                         finished.outputs.push(output);
                         continue;
                     }
@@ -106,7 +109,7 @@ impl OutputMaker {
     fn derived(
         &mut self,
         task: Task,
-        input: usize,
+        shared: &Arc<[Header]>,
         record: &InputRecord,
         value: Option<Bytes>,
     ) -> Output {
@@ -116,7 +119,7 @@ impl OutputMaker {
             timestamp_ms: record.timestamp_ms,
             key: record.key.clone(),
             value,
-            headers: self.lineage.derived(task, input, record, &mut self.buffer),
+            headers: self.lineage.derived(shared, record, &mut self.buffer),
         }
     }
 
@@ -134,7 +137,8 @@ impl OutputMaker {
             timestamp_ms: record.timestamp_ms,
             headers: self
                 .lineage
-                .dead_letter(task, input, &record, stage, reason),
+                .dead_letter(task, input, &record, stage, reason)
+                .into(),
             key: record.key,
             value: record.value,
         }

@@ -30,43 +30,63 @@ pub(super) struct Part {
     pub(super) next: i64,
 }
 
+/// What one poll gave.
+pub(super) struct Polled {
+    pub(super) parts: Vec<(Part, Vec<InputRecord>)>,
+    /// In memory, with the rows that are to come, about.
+    pub(super) bytes: usize,
+    row_bytes: usize,
+}
+
+impl Polled {
+    /// Nothing yet, for rows of so many numbers.
+    pub(super) fn new(width: usize) -> Self {
+        Self {
+            parts: Vec::new(),
+            bytes: 0,
+            row_bytes: width * size_of::<f32>(),
+        }
+    }
+
+    pub(super) fn push(&mut self, part: Part, records: Vec<InputRecord>) {
+        let bytes: usize = records.iter().map(weight).sum();
+        self.bytes += bytes + records.len() * self.row_bytes;
+        self.parts.push((part, records));
+    }
+
+    /// Decodes the records.
+    pub(super) fn decode(self, decoder: &Decoder) -> Prepared {
+        let mut rows = Rows::new(self.row_bytes / size_of::<f32>());
+        let parts = self.parts.into_iter().map(|(mut part, records)| {
+            let steps = records.into_iter().map(|record| {
+                let step = step(&record, decoder, &mut rows);
+                (record, step)
+            });
+            part.records = steps.collect();
+            part
+        });
+        Prepared {
+            parts: parts.collect(),
+            rows,
+        }
+    }
+}
+
+fn step(record: &InputRecord, decoder: &Decoder, rows: &mut Rows) -> Step {
+    match &record.value {
+        None => Step::Tombstone,
+        Some(value) => match decoder.decode(value, rows.values_mut()) {
+            Ok(()) => Step::Row,
+            Err(error) => Step::Undecodable(error.to_string()),
+        },
+    }
+}
+
 /// What one poll gave, decoded.
 pub(super) struct Prepared {
     pub(super) parts: Vec<Part>,
     /// Of all parts, in their order.
     pub(super) rows: Rows,
-    /// In memory, about.
-    pub(super) bytes: usize,
-}
-
-impl Prepared {
-    pub(super) fn new(width: usize) -> Self {
-        Self {
-            parts: Vec::new(),
-            rows: Rows::new(width),
-            bytes: 0,
-        }
-    }
-
-    /// Decodes records.
-    pub(super) fn push(&mut self, decoder: &Decoder, records: Vec<InputRecord>, mut part: Part) {
-        part.records.reserve(records.len());
-        for record in records {
-            self.bytes += weight(&record);
-            let step = match &record.value {
-                None => Step::Tombstone,
-                Some(value) => match decoder.decode(value, self.rows.values_mut()) {
-                    Ok(()) => {
-                        self.bytes += self.rows.width() * size_of::<f32>();
-                        Step::Row
-                    }
-                    Err(error) => Step::Undecodable(error.to_string()),
-                },
-            };
-            part.records.push((record, step));
-        }
-        self.parts.push(part);
-    }
 }
 
 fn weight(record: &InputRecord) -> usize {

@@ -13,17 +13,21 @@ use super::commit::{Backoff, Committing};
 use super::lineage::Lineage;
 use super::measure::{self, Measures};
 use super::outputs::OutputMaker;
-use super::prepare::{Answers, Part, Prepared, infer};
+use super::prepare::{Answers, Part, Polled, Prepared, infer};
 use super::{MAX_WAITING_BYTES, POLL_BYTES, Shared, State};
 use crate::codec::{Decoder, OutputEncoder};
-use crate::engine::{BatchLimits, Engine, EngineError, Inferred};
+use crate::engine::{BatchLimits, Engine, Inferred};
 use crate::spec::ModelTopicSpec;
 use crate::stream_log::{
-    CommitError, Error, Event, Output, OutputTopic, Positions, StateSink, StreamLog, Task,
+    CommitError, Error, Event, InputRecord, Output, OutputTopic, Positions, StateSink, StreamLog,
+    Task,
 };
 
-/// Polls whose rows may be with the engine at a time.
-const MAX_INFERRING: usize = 4;
+/// Polls that may be decoded, or have their rows with the engine, at a time.
+const MAX_INFERRING: usize = 6;
+/// A poll of this size is decoded on a thread of its own: there is a backlog, and the next poll need not
+/// wait. A smaller one is not worth the way there.
+const DECODE_APART_BYTES: usize = 64 << 10;
 /// How often lag is measured.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -39,10 +43,12 @@ pub(super) struct TaskWork {
 }
 
 struct Inferring {
-    parts: Vec<Part>,
     bytes: usize,
-    answers: JoinHandle<Result<Vec<Inferred>, EngineError>>,
+    answers: JoinHandle<Inference>,
 }
+
+/// The records of a poll, decoded, and what the model made of their rows.
+type Inference = Result<(Vec<Part>, Vec<Inferred>), String>;
 
 pub(super) struct Runtime<L> {
     pub(super) spec: Arc<ModelTopicSpec>,
@@ -50,7 +56,7 @@ pub(super) struct Runtime<L> {
     pub(super) log: Arc<L>,
     pub(super) shared: Arc<Shared>,
     pub(super) stop: watch::Receiver<bool>,
-    decoder: Decoder,
+    decoder: Arc<Decoder>,
     maker: OutputMaker,
     pub(super) measures: Measures,
     pub(super) tasks: BTreeMap<Task, TaskWork>,
@@ -69,7 +75,7 @@ pub(super) struct Runtime<L> {
 enum Turn {
     Stop,
     Committed(Result<Result<(), CommitError>, JoinError>),
-    Inferred(Result<Result<Vec<Inferred>, EngineError>, JoinError>),
+    Inferred(Result<Inference, JoinError>),
     Polled(Result<Vec<Event>, Error>),
     MeasureLag,
     PollAgain,
@@ -92,7 +98,7 @@ impl<L: StreamLog> Runtime<L> {
         let lineage = Lineage::new(&spec, &engine, &log.inputs());
         let encoder = OutputEncoder::new(engine.card(), spec.codec.out);
         Self {
-            decoder: Decoder::new(engine.card(), spec.codec.r#in),
+            decoder: Arc::new(Decoder::new(engine.card(), spec.codec.r#in)),
             maker: OutputMaker::new(lineage, encoder, spec.on_error.clone()),
             measures: Measures::new(spec.name()),
             spec,
@@ -213,8 +219,7 @@ impl<L: StreamLog> Runtime<L> {
             }
         };
         self.poll_backoff = Backoff::new();
-        let started = Instant::now();
-        let mut prepared = Prepared::new(self.engine.card().width());
+        let mut polled = Polled::new(self.engine.card().width());
         for event in events {
             match event {
                 Event::Assigned(task) => self.assign(task).await?,
@@ -235,29 +240,28 @@ impl<L: StreamLog> Runtime<L> {
                     );
                     let missed = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
                     self.measures.missed_records.increment(missed);
-                    self.prepare(&mut prepared, task, input, Vec::new(), to);
+                    self.take_records(&mut polled, task, input, Vec::new(), to);
                 }
                 Event::Records {
                     task,
                     input,
                     records,
                     next,
-                } => self.prepare(&mut prepared, task, input, records, next),
+                } => self.take_records(&mut polled, task, input, records, next),
             }
         }
-        if !prepared.parts.is_empty() {
-            self.measures.decode.record(started.elapsed().as_secs_f64());
-            self.begin_inference(prepared);
+        if !polled.parts.is_empty() {
+            self.begin_inference(polled);
         }
         Ok(())
     }
 
-    fn prepare(
+    fn take_records(
         &self,
-        prepared: &mut Prepared,
+        polled: &mut Polled,
         task: Task,
         input: usize,
-        records: Vec<crate::stream_log::InputRecord>,
+        records: Vec<InputRecord>,
         next: i64,
     ) {
         if let Some(work) = self.tasks.get(&task) {
@@ -268,42 +272,50 @@ impl<L: StreamLog> Runtime<L> {
                 records: Vec::new(),
                 next,
             };
-            prepared.push(&self.decoder, records, part);
+            polled.push(part, records);
         }
     }
 
-    fn begin_inference(&mut self, prepared: Prepared) {
+    fn begin_inference(&mut self, polled: Polled) {
         let limits = BatchLimits {
             max_records: *self.spec.batch.max_records.get_ref(),
             max_delay: self.spec.batch.max_delay,
         };
-        let Prepared { parts, rows, bytes } = prepared;
-        let answers = tokio::spawn(infer(self.engine.clone(), rows, limits));
-        self.inferring.push_back(Inferring {
-            parts,
-            bytes,
-            answers,
+        let (engine, bytes) = (self.engine.clone(), polled.bytes);
+        let (decoder, seconds) = (Arc::clone(&self.decoder), self.measures.decode.clone());
+        let decode = move || {
+            let started = Instant::now();
+            let prepared = polled.decode(&decoder);
+            seconds.record(started.elapsed().as_secs_f64());
+            prepared
+        };
+        let answers = tokio::spawn(async move {
+            let Prepared { parts, rows } = match bytes {
+                DECODE_APART_BYTES.. => tokio::task::spawn_blocking(decode)
+                    .await
+                    .map_err(|error| format!("decoding failed: {error}"))?,
+                _ => decode(),
+            };
+            let inferred = infer(engine, rows, limits).await;
+            let answers = inferred.map_err(|error| format!("inference failed: {error}"))?;
+            Ok((parts, answers))
         });
+        self.inferring.push_back(Inferring { bytes, answers });
     }
 
     /// Makes outputs of the oldest records that are with the engine.
-    fn take_answers(
-        &mut self,
-        result: Result<Result<Vec<Inferred>, EngineError>, JoinError>,
-    ) -> Result<(), String> {
+    fn take_answers(&mut self, result: Result<Inference, JoinError>) -> Result<(), String> {
         let Some(inferring) = self.inferring.pop_front() else {
             return Ok(());
         };
-        let answers = result
-            .map_err(|error| format!("inference failed: {error}"))?
-            .map_err(|error| format!("inference failed: {error}"))?;
+        let (parts, answers) = result.map_err(|error| format!("inference failed: {error}"))??;
         for answer in &answers {
             self.measures.queue.record(answer.queued.as_secs_f64());
             self.measures.infer.record(answer.inferring.as_secs_f64());
         }
         let mut answers = Answers::new(answers);
         self.ready_bytes += inferring.bytes;
-        for part in inferring.parts {
+        for part in parts {
             let (task, input, generation) = (part.task, part.input, part.generation);
             let records = part.records.len() as u64;
             // Also where its task is gone: its rows have answers, which must not go to the next part.

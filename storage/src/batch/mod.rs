@@ -28,5 +28,5 @@ pub use codec::compress;
 pub use header::{
     Batch, Compression, TimestampType, batches, patch_header, patch_header_with_log_append_time,
 };
-pub use records::{BatchBuilder, Header, Opened, Record, decode};
+pub use records::{BatchBuilder, EncodedHeaders, Header, Opened, Record, decode};
 pub use validate::{Limits, validate_client_batch};

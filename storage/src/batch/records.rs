@@ -192,6 +192,31 @@ impl Opened {
     }
 }
 
+/// Headers in the form that they have in a record, for records that share them.
+#[derive(Clone, Debug, Default)]
+pub struct EncodedHeaders {
+    count: usize,
+    bytes: Vec<u8>,
+}
+
+impl EncodedHeaders {
+    /// No headers.
+    pub const NONE: Self = Self {
+        count: 0,
+        bytes: Vec::new(),
+    };
+
+    /// Of keys and values.
+    pub fn new<'h>(headers: impl Iterator<Item = (&'h [u8], Option<&'h [u8]>)>) -> Self {
+        let mut encoded = Self::NONE;
+        for (key, value) in headers {
+            write_header(&mut encoded.bytes, key, value);
+            encoded.count += 1;
+        }
+        encoded
+    }
+}
+
 /// Builds one batch.
 ///
 /// A batch's size is an int32, so that what is pushed must stay well below 2 GiB; callers bound it
@@ -212,6 +237,13 @@ pub struct BatchBuilder {
 impl BatchBuilder {
     /// An empty batch.
     pub fn new(compression: Compression) -> Self {
+        Self::with_capacity(compression, 0)
+    }
+
+    /// An empty batch, with room for so many bytes of records, uncompressed.
+    pub fn with_capacity(compression: Compression, bytes: usize) -> Self {
+        let mut header = Vec::with_capacity(layout::RECORDS + bytes);
+        header.resize(layout::RECORDS, 0);
         Self {
             compression,
             producer_id: -1,
@@ -220,7 +252,7 @@ impl BatchBuilder {
             base_timestamp: -1,
             max_timestamp: -1,
             count: 0,
-            bytes: vec![0; layout::RECORDS],
+            bytes: header,
         }
     }
 
@@ -241,15 +273,17 @@ impl BatchBuilder {
         headers: &[Header],
     ) {
         let headers = headers.iter().map(|h| (&h.key[..], h.value.as_deref()));
-        self.push_with_headers(timestamp, key, value, headers);
+        self.push_with_headers(timestamp, key, value, &EncodedHeaders::NONE, headers);
     }
 
-    /// Adds a record whose headers, each a key and a value, are kept in another form.
+    /// Adds a record whose first headers are those of many, and the others, each a key and a value, its
+    /// own.
     pub fn push_with_headers<'h>(
         &mut self,
         timestamp: i64,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
+        shared: &EncodedHeaders,
         headers: impl ExactSizeIterator<Item = (&'h [u8], Option<&'h [u8]>)> + Clone,
     ) {
         if self.count == 0 {
@@ -261,13 +295,15 @@ impl BatchBuilder {
         let offset_delta = i64::from(self.count);
         self.count += 1;
 
+        let count = (shared.count + headers.len()) as i64;
         let size_of_header = |(key, value)| nullable_size(Some(key)) + nullable_size(value);
         let length = 1
             + varlong_size(timestamp_delta)
             + varlong_size(offset_delta)
             + nullable_size(key)
             + nullable_size(value)
-            + varlong_size(headers.len() as i64)
+            + varlong_size(count)
+            + shared.bytes.len()
             + headers.clone().map(size_of_header).sum::<usize>();
         let out = &mut self.bytes;
         out.reserve(length + varlong_size(length as i64));
@@ -277,10 +313,10 @@ impl BatchBuilder {
         write_varlong(out, offset_delta);
         write_nullable(out, key);
         write_nullable(out, value);
-        write_varlong(out, headers.len() as i64);
+        write_varlong(out, count);
+        out.extend_from_slice(&shared.bytes);
         for (key, value) in headers {
-            write_nullable(out, Some(key));
-            write_nullable(out, value);
+            write_header(out, key, value);
         }
     }
 
@@ -338,6 +374,11 @@ fn compressed(compression: Compression, bytes: Vec<u8>) -> (Compression, Vec<u8>
     batch.truncate(layout::RECORDS);
     batch.extend_from_slice(&records);
     (compression, batch)
+}
+
+fn write_header(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+    write_nullable(out, Some(key));
+    write_nullable(out, value);
 }
 
 fn nullable_size(bytes: Option<&[u8]>) -> usize {

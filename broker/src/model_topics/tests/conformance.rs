@@ -115,7 +115,12 @@ impl Harness for Embedded {
                 timestamp_ms: record.timestamp,
                 key: record.key,
                 value: record.value,
-                headers: record.headers.into_iter().map(header).collect(),
+                headers: record
+                    .headers
+                    .into_iter()
+                    .map(header)
+                    .collect::<Vec<_>>()
+                    .into(),
             })
             .collect()
     }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use faulty_disk::{Call, Failure, Fault, FaultyDisk, Keep, write_tree};
 use inference::spec::ModelTopicSpec;
 use inference::stream_log::{
-    Commit, CommitError, Event, Output, OutputTopic, Positions, StateSink, StreamLog, Task,
+    Commit, CommitError, Event, Headers, Output, OutputTopic, Positions, StateSink, StreamLog, Task,
 };
 use storage::batch::{self, BatchBuilder, Compression, Record};
 use storage::log_dir::LogDirConfig;
@@ -398,6 +398,6 @@ pub(super) fn output(topic: OutputTopic, partition: i32, value: Bytes) -> Output
         timestamp_ms: 1_700_000_000_000,
         key: None,
         value: Some(value),
-        headers: Vec::new(),
+        headers: Headers::default(),
     }
 }

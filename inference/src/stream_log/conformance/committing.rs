@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::super::memory::CommitFault;
-use super::super::{Commit, CommitError, Output, OutputTopic, Positions};
+use super::super::{Commit, CommitError, Headers, Output, OutputTopic, Positions};
 use super::Harness;
 use super::reader::{MAX_BYTES, Reader, commit, commit_all, output, records, task, values};
 
@@ -18,7 +18,7 @@ pub async fn publishes_in_the_order_of_commits<H: Harness>(mut harness: H) {
     let mut nulls = output(OutputTopic::Derived, 0, "c");
     nulls.key = None;
     nulls.value = None;
-    nulls.headers.clear();
+    nulls.headers = Headers::default();
     let first = vec![
         output(OutputTopic::Derived, 0, "a"),
         output(OutputTopic::DeadLetter, 0, "b"),

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::super::memory::NewRecord;
 use super::super::{
-    Commit, CommitError, Event, Header, InputRecord, Output, OutputTopic, StateSink, StreamLog,
-    Task,
+    Commit, CommitError, Event, Header, Headers, InputRecord, Output, OutputTopic, StateSink,
+    StreamLog, Task,
 };
 use super::{INPUTS, PARTITIONS};
 
@@ -36,6 +37,17 @@ pub(super) fn records(numbers: std::ops::Range<usize>) -> Vec<NewRecord> {
     numbers.map(record).collect()
 }
 
+/// Of all outputs.
+static SHARED: LazyLock<Arc<[Header]>> =
+    LazyLock::new(|| [header("model", "m"), header("version", "1")].into());
+
+fn header(key: &'static str, value: &str) -> Header {
+    Header {
+        key: Bytes::from_static(key.as_bytes()),
+        value: Some(Bytes::from(value.to_owned())),
+    }
+}
+
 pub(super) fn output(topic: OutputTopic, partition: i32, text: &str) -> Output {
     Output {
         topic,
@@ -43,10 +55,10 @@ pub(super) fn output(topic: OutputTopic, partition: i32, text: &str) -> Output {
         timestamp_ms: 1_700_000_000_000,
         key: Some(Bytes::from(format!("key of {text}"))),
         value: Some(Bytes::from(text.to_owned())),
-        headers: vec![Header {
-            key: Bytes::from_static(b"name"),
-            value: Some(Bytes::from(text.to_owned())),
-        }],
+        headers: Headers {
+            shared: Arc::clone(&SHARED),
+            own: vec![header("name", text)],
+        },
     }
 }
 
