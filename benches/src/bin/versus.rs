@@ -10,6 +10,10 @@
 
 use clap::Parser;
 
+// As the broker has: bare loops and the external scorer must not be slower for want of it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> anyhow::Result<()> {
     benches::versus::run::run(&benches::versus::run::Options::parse())
 }

@@ -88,6 +88,12 @@ pub fn date() -> String {
     first_line(Command::new("date").args(["-u", "+%Y-%m-%d %H:%M UTC"]))
 }
 
+/// Writes back all that waits for it, of all files.
+pub fn sync() {
+    // SAFETY: sync(2) has no memory effects.
+    unsafe { libc::sync() };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -156,6 +156,8 @@ impl Run<'_> {
                         row.name,
                         round + 1
                     );
+                    // What others have left to write back is not this one's to wait for.
+                    machine::sync();
                     let began = Instant::now();
                     let outcome = caught(|| scenario.run(bench, row, arm));
                     let sample = Sample::new(round, arm, began.elapsed().as_secs_f64(), outcome);

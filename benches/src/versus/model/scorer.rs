@@ -1,0 +1,55 @@
+//! Decoding, model and encoding in one thread, with the broker's own code and nothing around it: what
+//! the arms `bare` and `external` run, and what all outputs are compared with.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use bytes::BytesMut;
+use inference::codec::{Decoder, OutputEncoder};
+use inference::model::{self, LoadOptions, Model, Rows};
+use inference::spec::Codec;
+
+/// A model that turns JSON records into JSON outputs.
+pub struct Scorer {
+    decoder: Decoder,
+    model: Box<dyn Model>,
+    encoder: OutputEncoder,
+    rows: Rows,
+    value: BytesMut,
+}
+
+impl Scorer {
+    /// Loads the model of a folder.
+    pub fn load(folder: &Path) -> anyhow::Result<Self> {
+        let loaded = model::load("mlp", "1", folder, &LoadOptions::default())?;
+        Ok(Self {
+            decoder: Decoder::new(&loaded.card, Codec::Json),
+            encoder: OutputEncoder::new(&loaded.card, Codec::Json),
+            rows: Rows::new(loaded.card.width()),
+            model: loaded.model,
+            value: BytesMut::new(),
+        })
+    }
+
+    /// Scores a batch, and gives the output of each record, in order, to `each`. A record that can't be
+    /// read is an error of the whole batch.
+    pub fn score<'a>(
+        &mut self,
+        records: impl IntoIterator<Item = &'a [u8]>,
+        mut each: impl FnMut(usize, &[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        self.rows.values_mut().clear();
+        for record in records {
+            let rows = self.rows.values_mut();
+            self.decoder.decode(record, rows).context("a record")?;
+        }
+        let logits = self.model.infer(&self.rows)?;
+        ensure!(logits.len() == self.rows.len(), "a row has no logits");
+        for row in 0..logits.len() {
+            self.value.clear();
+            self.encoder.encode(logits.row(row), &mut self.value);
+            each(row, &self.value)?;
+        }
+        Ok(())
+    }
+}
