@@ -53,7 +53,6 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         return write(&Results::read(&options.out)?, options);
     }
     let mut chosen = scenarios::all();
-    chosen.extend(super::model::scenarios());
     for name in &options.scenarios {
         let known = chosen.iter().any(|scenario| scenario.name() == name);
         ensure!(known, "there is no scenario '{name}'; --list lists them");

@@ -16,8 +16,8 @@ use super::site::{Site, output_of};
 use super::workload::Workload;
 use crate::versus::bench::Bench;
 
-/// Records of a calibration, and how long one may take.
-const RECORDS: u64 = 400_000;
+/// Records of a calibration, more than an arm is done with before it is looked at, and how long one may take.
+const RECORDS: u64 = 1_500_000;
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// What an arm manages.

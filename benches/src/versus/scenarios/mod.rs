@@ -19,7 +19,7 @@ use super::scenario::{Better, Column, Figures, Scenario};
 
 /// All of them, in the order in which they run.
 pub fn all() -> Vec<Box<dyn Scenario>> {
-    vec![
+    let mut all: Vec<Box<dyn Scenario>> = vec![
         Box::new(footprint::Footprint),
         Box::<bare_loops::BareLoops>::default(),
         Box::<produce::Produce>::default(),
@@ -27,9 +27,11 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
         Box::<consume::Consume>::default(),
         Box::<end_to_end::EndToEnd>::default(),
         Box::new(storm::Storm),
-        Box::<many::Many>::default(),
-        Box::<kafka_tools::KafkaTools>::default(),
-    ]
+    ];
+    all.extend(super::model::scenarios());
+    all.push(Box::<many::Many>::default());
+    all.push(Box::<kafka_tools::KafkaTools>::default());
+    all
 }
 
 /// Bytes of a gigabyte, as everywhere in the report.
