@@ -1,11 +1,10 @@
 //! Where an output came from: headers of derived records and of dead letters.
 //!
-//! Derived records have, as UTF-8 texts, `milena.source.topic`, `milena.source.partition`, `milena.model`,
-//! `milena.model.version`, `milena.model.sha256` (of the weights), `milena.config.sha256` (of the model
-//! topic's config and the model's card) and, the only one that differs within a partition,
-//! `milena.source.offset`. Dead letters have the
-//! original's headers, and then `stage` (`decode` or `infer`), `reason`, and `source`
-//! (`topic/partition/offset`).
+//! Derived records have, as UTF-8 texts, `milena.model`, `milena.model.version`, `milena.model.sha256` (of
+//! the weights), `milena.config.sha256` (of the model topic's config and the model's card),
+//! `milena.source.topic`, `milena.source.partition` and, last since it alone differs within a partition,
+//! `milena.source.offset`. Dead letters have the original's headers, and then `stage` (`decode` or
+//! `infer`), `reason`, and `source` (`topic/partition/offset`).
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -50,15 +49,15 @@ impl Lineage {
             return Arc::default();
         }
         [
+            header("milena.model", self.model.clone()),
+            header("milena.model.version", self.version.clone()),
+            header("milena.model.sha256", self.sha256.clone()),
+            header("milena.config.sha256", self.config_sha256.clone()),
             header("milena.source.topic", self.input(input)),
             header(
                 "milena.source.partition",
                 Bytes::from(task.partition.to_string()),
             ),
-            header("milena.model", self.model.clone()),
-            header("milena.model.version", self.version.clone()),
-            header("milena.model.sha256", self.sha256.clone()),
-            header("milena.config.sha256", self.config_sha256.clone()),
         ]
         .into()
     }
