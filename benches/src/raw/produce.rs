@@ -12,21 +12,20 @@ use super::{decode, frame};
 /// The first with compact encodings.
 const PRODUCE_VERSION: i16 = 9;
 
-/// A whole Produce request of one record to one partition.
+/// A whole Produce request of one batch to one partition.
 pub fn produce_frame(
     topic: &str,
     partition: i32,
+    records: usize,
     record_bytes: usize,
     acks: i16,
 ) -> anyhow::Result<Bytes> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
     let mut batch = BatchBuilder::new(Compression::None);
-    batch.push(
-        now.as_millis() as i64,
-        None,
-        Some(&vec![b'x'; record_bytes]),
-        &[],
-    );
+    let value = vec![b'x'; record_bytes];
+    for _ in 0..records {
+        batch.push(now.as_millis() as i64, None, Some(&value), &[]);
+    }
     let data = PartitionProduceData::default()
         .with_index(partition)
         .with_records(Some(batch.build()));

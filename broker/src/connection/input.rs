@@ -29,8 +29,9 @@ const UNCOUNTED_FRAME_BYTES: usize = READ_BYTES;
 const READ_AHEAD_BYTES: usize = READ_BYTES;
 /// ... and on one that has.
 const MAX_READ_AHEAD_BYTES: usize = 1024 * 1024;
-/// A buffer that grew beyond this is not kept.
-const KEEP_BYTES: usize = 256 * 1024;
+/// A buffer that grew beyond this is not kept: producers' requests have a batch of up to a million bytes
+/// by default.
+const KEEP_BYTES: usize = 1024 * 1024;
 
 /// After so much in a row, some milliseconds of copying, a connection lets others have the thread. It
 /// may go on on another one, with cold caches.

@@ -21,7 +21,7 @@ use crate::batch::{batches, layout};
 /// Whoever reads as much at once from the device reads a log on from there...
 const READ_ON_FROM_BYTES: usize = 64 << 10;
 /// ...and so much more is brought in meanwhile.
-const READ_AHEAD_BYTES: usize = 4 << 20;
+const READ_AHEAD_BYTES: usize = 16 << 20;
 
 /// What a segment has for a read.
 #[derive(Debug)]

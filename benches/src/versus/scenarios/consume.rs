@@ -34,11 +34,13 @@ enum How {
     Raw,
 }
 
-const ROWS: [(&str, u32, How); 6] = [
+const ROWS: [(&str, u32, How); 8] = [
     ("1 partition", 1, How::Groups(1)),
     ("100 partitions", 100, How::Groups(1)),
     ("1 partition, 10 groups at once", 1, How::Groups(10)),
+    ("100 partitions, 10 groups at once", 100, How::Groups(10)),
     ("1 partition, not in the page cache", 1, How::Cold),
+    ("100 partitions, not in the page cache", 100, How::Cold),
     ("raw fetches, 1 partition", 1, How::Raw),
     ("raw fetches, 100 partitions", 100, How::Raw),
 ];

@@ -125,7 +125,7 @@ fn measure(bench: &Bench, broker: &Broker, topic: &str, client: Client) -> anyho
             Ok(figures)
         }
         Client::Raw(connections) => {
-            let frame = produce_frame(topic, 0, RECORD_BYTES, ACKS_ALL)?;
+            let frame = produce_frame(topic, 0, 1, RECORD_BYTES, ACKS_ALL)?;
             let (exchanges, cpu) = exchange(broker, frame, connections, TIME, check_produced)?;
             let bytes = exchanges.times_us.len() * RECORD_BYTES;
             Ok(Figures::from([

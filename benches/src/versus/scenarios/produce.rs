@@ -1,10 +1,15 @@
 //! Producing as fast as one producer goes.
 
+use std::time::Instant;
+
 use anyhow::Context;
+use bytesize::ByteSize;
 
 use super::{GB, latencies, less, load, more, target};
+use crate::raw::{Connection, check_produced, produce_frame};
 use crate::versus::bare::{Cheapest, socket_to_file};
 use crate::versus::bench::{Bench, produced};
+use crate::versus::broker::Broker;
 use crate::versus::scenario::{Column, Figures, Row, Scenario};
 
 /// Of payload, in each run.
@@ -16,10 +21,16 @@ pub struct Produce {
     buffer: Cheapest<usize>,
 }
 
+/// Payload of a raw client's requests: about what librdkafka's `batch.size` of a million bytes has room for.
+const RAW_BYTES: u64 = 960 << 10;
+/// What stands for `Setting::extra` where a raw client produces.
+const RAW: &str = "--acks 1, raw requests of 1 MB";
+
 struct Setting {
+    /// Of a record, as given to `milena-load`.
     size: &'static str,
     partitions: u32,
-    /// As given to `milena-load`; also the row's name, as far as it is not the usual.
+    /// As given to `milena-load`, or [`RAW`]; also the row's name, as far as it is not the usual.
     extra: &'static str,
     in_short: bool,
 }
@@ -38,14 +49,19 @@ const fn setting(
     }
 }
 
-const SETTINGS: [Setting; 14] = [
+const SETTINGS: [Setting; 19] = [
     setting("1KiB", 1, "--acks 1", true),
     setting("1KiB", 6, "--acks 1", true),
     setting("1KiB", 100, "--acks 1", false),
     setting("100B", 1, "--acks 1", false),
     setting("100B", 6, "--acks 1", true),
+    setting("100B", 100, "--acks 1", false),
     setting("10KiB", 1, "--acks 1", false),
     setting("10KiB", 6, "--acks 1", false),
+    setting("10KiB", 100, "--acks 1", false),
+    setting("1KiB", 1, RAW, true),
+    setting("1KiB", 100, RAW, false),
+    setting("100B", 1, RAW, false),
     setting("1KiB", 1, "--acks all", false),
     setting("1KiB", 6, "--acks all", true),
     setting("1KiB", 6, "--acks all --idempotent", false),
@@ -76,7 +92,7 @@ impl Setting {
 
     fn arms(&self) -> Vec<&'static str> {
         match self.extra {
-            "--acks 1" => vec!["milena", "kafka", "bare"],
+            "--acks 1" | RAW => vec!["milena", "kafka", "bare"],
             extra if extra.starts_with("--acks all") => {
                 vec!["milena", "milena page cache", "kafka"]
             }
@@ -85,8 +101,11 @@ impl Setting {
     }
 
     fn load(&self) -> String {
+        if self.extra == RAW {
+            return "one request in flight, to one partition after the other".to_owned();
+        }
         format!(
-            "--bytes {BYTES} --size {} --linger-ms 5 {}",
+            "milena-load produce --bytes {BYTES} --size {} --linger-ms 5 {}",
             self.size, self.extra
         )
     }
@@ -100,7 +119,9 @@ impl Scenario for Produce {
     fn about(&self) -> String {
         "One librdkafka producer, as fast as it goes, to a new topic: 0.8 GB of payload a run. CPU is the \
          broker's, per GB of payload before compression; p99 is from handing a record to librdkafka to \
-         its acknowledgement, which at this speed is mostly the time in librdkafka's queue.\n\n\
+         its acknowledgement, which at this speed is mostly the time in librdkafka's queue. The raw client sends \
+         requests that were built before, as large as librdkafka's default batches, which shows the broker \
+         rather than librdkafka.\n\n\
          `milena` with acks=all waits for the disk; `milena page cache` is what Kafka does (topic config \
          `milena.acks.all.durability=page_cache`). `bare` reads as many bytes from a socket, computes \
          their CRC-32C and writes them to one file in the page cache, with the buffer of 64 KiB, 256 KiB \
@@ -117,7 +138,7 @@ impl Scenario for Produce {
         let row = |setting: &Setting| Row {
             name: setting.name(),
             arms: setting.arms(),
-            settings: format!("milena-load produce {}", setting.load()),
+            settings: setting.load(),
         };
         settings.map(row).collect()
     }
@@ -138,15 +159,52 @@ impl Scenario for Produce {
         };
         let broker = bench.broker(arm)?;
         let topic = bench.create_topic(&broker, setting.partitions, configs)?;
-        let line = format!("produce {} {}", target(&broker, &topic), setting.load());
-        let outcome = load(bench, &broker, &line);
+        let outcome = if setting.extra == RAW {
+            raw(&broker, &topic, setting)
+        } else {
+            librdkafka(bench, &broker, &topic, setting)
+        };
         broker.delete_topics(&[&topic])?;
-        let (report, cpu) = outcome?;
-        let side = produced(&report)?;
-        let mut figures = latencies(side.latency.as_ref(), false)?;
-        figures.remove("p50 ms");
-        figures.insert("MB/s", side.mb_per_second);
-        figures.insert("CPU-s/GB", cpu / (side.bytes as f64 / GB));
-        Ok(figures)
+        outcome
     }
+}
+
+fn librdkafka(
+    bench: &Bench,
+    broker: &Broker,
+    topic: &str,
+    setting: &Setting,
+) -> anyhow::Result<Figures> {
+    let line = format!("{} {}", setting.load(), target(broker, topic));
+    let line = line.strip_prefix("milena-load ").unwrap_or(&line);
+    let (report, cpu) = load(bench, broker, line)?;
+    let side = produced(&report)?;
+    let mut figures = latencies(side.latency.as_ref(), false)?;
+    figures.remove("p50 ms");
+    figures.insert("MB/s", side.mb_per_second);
+    figures.insert("CPU-s/GB", cpu / (side.bytes as f64 / GB));
+    Ok(figures)
+}
+
+fn raw(broker: &Broker, topic: &str, setting: &Setting) -> anyhow::Result<Figures> {
+    let record_bytes: ByteSize = setting.size.parse().map_err(anyhow::Error::msg)?;
+    let record_bytes = record_bytes.as_u64();
+    let records = RAW_BYTES / record_bytes;
+    let frame =
+        |partition| produce_frame(topic, partition, records as usize, record_bytes as usize, 1);
+    let partitions = 0..setting.partitions as i32;
+    let frames: Vec<_> = partitions.map(frame).collect::<Result<_, _>>()?;
+    let request_bytes = records * record_bytes;
+    let requests = BYTES.div_ceil(request_bytes);
+    let mut connection = Connection::open(&broker.bootstrap)?;
+    let (began, cpu) = (Instant::now(), broker.cpu_seconds()?);
+    for frame in frames.iter().cycle().take(requests as usize) {
+        check_produced(connection.exchange(frame)?)?;
+    }
+    let (seconds, cpu) = (began.elapsed().as_secs_f64(), broker.cpu_seconds()? - cpu);
+    let gigabytes = (requests * request_bytes) as f64 / GB;
+    Ok(Figures::from([
+        ("MB/s", gigabytes * 1e3 / seconds),
+        ("CPU-s/GB", cpu / gigabytes),
+    ]))
 }

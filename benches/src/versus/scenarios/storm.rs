@@ -81,7 +81,7 @@ impl Scenario for Storm {
         if arm == "bare" {
             let bytes = match what {
                 What::Produce => (
-                    produce_frame("versus1", 0, RECORD_BYTES, 1)?.len(),
+                    produce_frame("versus1", 0, 1, RECORD_BYTES, 1)?.len(),
                     PRODUCED_BYTES,
                 ),
                 // An answer names every API.
@@ -93,7 +93,7 @@ impl Scenario for Storm {
         match what {
             What::Produce => {
                 let topic = bench.create_topic(&broker, 1, &[])?;
-                let frame = produce_frame(&topic, 0, RECORD_BYTES, 1)?;
+                let frame = produce_frame(&topic, 0, 1, RECORD_BYTES, 1)?;
                 let outcome = exchange(&broker, frame, connections, TIME, check_produced);
                 broker.delete_topics(&[&topic])?;
                 outcome.map(figures)
