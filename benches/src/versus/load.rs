@@ -9,34 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use clients::report::Report;
 
+use super::built;
 use crate::process;
 
 /// The `milena-load` of this build, built first where it is not up to date.
 pub fn binary() -> anyhow::Result<&'static Path> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BINARY.get_or_init(|| build().map_err(|error| format!("{error:#}")));
+    let built =
+        BINARY.get_or_init(|| built::binary("milena-load").map_err(|error| format!("{error:#}")));
     built.as_deref().map_err(|error| anyhow!("{error}"))
-}
-
-fn build() -> anyhow::Result<PathBuf> {
-    // It goes where `milena` is.
-    let folder = tests::binary().parent().context("the build's folder")?;
-    let profile = match folder.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(other) => other,
-    };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args(["build", "--quiet", "--workspace", "--bin", "milena-load"])
-        .args(["--profile", profile, "--target-dir"])
-        .arg(folder.parent().context("the target folder")?)
-        .current_dir(tests::repository())
-        .status()
-        .context("cargo runs")?;
-    if !status.success() {
-        bail!("cargo build of milena-load failed: {status}");
-    }
-    Ok(folder.join("milena-load"))
 }
 
 /// A run of `milena-load` that goes on.

@@ -13,6 +13,7 @@ pub mod aims;
 pub mod bare;
 pub mod bench;
 pub mod broker;
+pub mod built;
 pub mod cold;
 pub mod comparison;
 pub mod kafka;

@@ -6,39 +6,14 @@ use std::sync::OnceLock;
 
 use anyhow::{Context, anyhow, ensure};
 
+use crate::versus::built;
+
 /// The binary `external_scorer` of this build, built first where it is not up to date.
 pub fn external() -> anyhow::Result<&'static Path> {
     static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BINARY.get_or_init(|| build_external().map_err(|error| format!("{error:#}")));
+    let built = BINARY
+        .get_or_init(|| built::binary("external_scorer").map_err(|error| format!("{error:#}")));
     built.as_deref().map_err(|error| anyhow!("{error}"))
-}
-
-fn build_external() -> anyhow::Result<PathBuf> {
-    // It goes where `milena` is.
-    let folder = tests::binary().parent().context("the build's folder")?;
-    let profile = match folder.file_name().and_then(|name| name.to_str()) {
-        Some("debug") | None => "dev",
-        Some(other) => other,
-    };
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .args([
-            "build",
-            "--quiet",
-            "--workspace",
-            "--bin",
-            "external_scorer",
-        ])
-        .args(["--profile", profile, "--target-dir"])
-        .arg(folder.parent().context("the target folder")?)
-        .current_dir(tests::repository())
-        .status()
-        .context("cargo runs")?;
-    ensure!(
-        status.success(),
-        "cargo build of external_scorer failed: {status}"
-    );
-    Ok(folder.join("external_scorer"))
 }
 
 /// The Python program, with its packages, which pip brings the first time.
