@@ -1,6 +1,6 @@
 //! Producing as fast as one producer goes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use bytesize::ByteSize;
@@ -21,8 +21,11 @@ pub struct Produce {
     buffer: Cheapest<usize>,
 }
 
-/// Payload of a raw client's requests: about what librdkafka's `batch.size` of a million bytes has room for.
-const RAW_BYTES: u64 = 960 << 10;
+/// Of a raw client's requests, like librdkafka's `batch.size`; and most of what a record has beside its value.
+const RAW_BYTES: u64 = 1_000_000;
+const RAW_RECORD_BYTES: u64 = 16;
+/// How long a new topic's partitions may refuse what they will take.
+const READY: Duration = Duration::from_secs(10);
 /// What stands for `Setting::extra` where a raw client produces.
 const RAW: &str = "--acks 1, raw requests of 1 MB";
 
@@ -189,14 +192,17 @@ fn librdkafka(
 fn raw(broker: &Broker, topic: &str, setting: &Setting) -> anyhow::Result<Figures> {
     let record_bytes: ByteSize = setting.size.parse().map_err(anyhow::Error::msg)?;
     let record_bytes = record_bytes.as_u64();
-    let records = RAW_BYTES / record_bytes;
+    let records = RAW_BYTES / (record_bytes + RAW_RECORD_BYTES);
     let frame =
         |partition| produce_frame(topic, partition, records as usize, record_bytes as usize, 1);
     let partitions = 0..setting.partitions as i32;
-    let frames: Vec<_> = partitions.map(frame).collect::<Result<_, _>>()?;
+    let frames: Vec<_> = partitions.clone().map(frame).collect::<Result<_, _>>()?;
     let request_bytes = records * record_bytes;
     let requests = BYTES.div_ceil(request_bytes);
     let mut connection = Connection::open(&broker.bootstrap)?;
+    for partition in partitions {
+        until_ready(&mut connection, topic, partition)?;
+    }
     let (began, cpu) = (Instant::now(), broker.cpu_seconds()?);
     for frame in frames.iter().cycle().take(requests as usize) {
         check_produced(connection.exchange(frame)?)?;
@@ -207,4 +213,16 @@ fn raw(broker: &Broker, topic: &str, setting: &Setting) -> anyhow::Result<Figure
         ("MB/s", gigabytes * 1e3 / seconds),
         ("CPU-s/GB", cpu / gigabytes),
     ]))
+}
+
+/// A partition may have no leader yet when its topic is there.
+fn until_ready(connection: &mut Connection, topic: &str, partition: i32) -> anyhow::Result<()> {
+    let frame = produce_frame(topic, partition, 1, 1, 1)?;
+    let began = Instant::now();
+    loop {
+        match check_produced(connection.exchange(&frame)?) {
+            Err(_) if began.elapsed() < READY => std::thread::sleep(READY / 1000),
+            done => return done,
+        }
+    }
 }
