@@ -190,7 +190,7 @@ impl Set {
     /// By the model in the folder, as the broker runs it.
     fn scores(&self, folder: &std::path::Path) -> Result<Vec<f32>, Box<dyn Error>> {
         let mut loaded = load("fraud", "1", folder, &LoadOptions::default())?;
-        let logits = loaded.model.infer(&self.rows)?;
+        let logits = loaded.model.infer(&self.rows.clone().into())?;
         Ok(logits
             .values()
             .iter()

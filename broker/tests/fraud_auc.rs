@@ -30,14 +30,11 @@ fn committed_weights_reach_the_auc_that_is_written_down() {
         &LoadOptions::default(),
     )
     .unwrap();
-    let figure = |name: &str| {
-        loaded.card.metadata.as_ref().unwrap()[name]
-            .as_f64()
-            .unwrap()
-    };
+    let card = loaded.card.tabular().unwrap();
+    let figure = |name: &str| card.metadata.as_ref().unwrap()[name].as_f64().unwrap();
     let (written, written_single) = (figure("held_out_auc"), figure("best_single_input_auc"));
 
-    let decoder = JsonDecoder::new(Features::new(&loaded.card.inputs));
+    let decoder = JsonDecoder::new(Features::new(&card.inputs));
     let mut rows = Rows::new(decoder.width());
     let mut fraud = Vec::new();
     for index in 0..FRESH_RECORDS {
@@ -46,7 +43,7 @@ fn committed_weights_reach_the_auc_that_is_written_down() {
         decoder.decode(&json, rows.values_mut()).unwrap();
         fraud.push(labelled.fraud);
     }
-    let logits = loaded.model.infer(&rows).unwrap();
+    let logits = loaded.model.infer(&rows.clone().into()).unwrap();
     let area = auc(logits.values(), &fraud).unwrap();
     let (_, single) = best_single_column(rows.values(), rows.width(), &fraud).unwrap();
 

@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::model::card::ModelCard;
-use crate::model::{self, InferError, LoadError, LoadedModel, Model, ModelInfo, Rows};
+use crate::model::card::Card;
+use crate::model::{
+    self, InferError, Input, LoadError, LoadedModel, Model, ModelInfo, Rows, Takes,
+};
 use crate::spec::ModelSource;
 
 /// How an engine runs.
@@ -56,15 +58,15 @@ pub enum EngineError {
     /// Its threads have ended.
     #[error("model {0:?} does not run any more")]
     Stopped(String),
-    /// Rows of another width than the model's.
-    #[error("rows of {found} numbers for model {model:?}, which takes {expected}")]
-    Width {
+    /// Records in another form than the model's.
+    #[error("{found} for model {model:?}, which takes {expected}")]
+    Form {
         /// The model's name.
         model: String,
         /// The model's.
-        expected: usize,
-        /// The rows'.
-        found: usize,
+        expected: Takes,
+        /// The records'.
+        found: Takes,
     },
 }
 
@@ -73,6 +75,8 @@ pub enum EngineError {
 pub struct BatchLimits {
     /// Most rows of the batch, unless the submission alone has more.
     pub max_records: usize,
+    /// Most tokens of its texts, likewise.
+    pub max_tokens: usize,
     /// How long it may wait to be full.
     pub max_delay: Duration,
 }
@@ -115,8 +119,8 @@ impl std::fmt::Debug for Engine {
 
 struct Inner {
     info: Arc<ModelInfo>,
-    card: Arc<ModelCard>,
-    input_width: usize,
+    card: Arc<Card>,
+    takes: Takes,
     room: Arc<Semaphore>,
     queue_rows: usize,
     queue: Arc<Queue>,
@@ -148,7 +152,7 @@ impl Engine {
         let inner = Inner {
             info: Arc::new(info),
             card,
-            input_width: model.input_width(),
+            takes: model.takes(),
             room: Arc::new(Semaphore::new(queue_rows)),
             queue_rows,
             queue: Arc::default(),
@@ -180,18 +184,28 @@ impl Engine {
     }
 
     /// The model's card.
-    pub fn card(&self) -> &Arc<ModelCard> {
+    pub fn card(&self) -> &Arc<Card> {
         &self.inner.card
     }
 
-    /// Queues rows, once there is room. Submissions are answered in any order.
-    pub async fn submit(&self, rows: Rows, limits: BatchLimits) -> Result<Pending, EngineError> {
+    /// In what form the model takes records.
+    pub fn takes(&self) -> Takes {
+        self.inner.takes
+    }
+
+    /// Queues rows or texts, once there is room. Submissions are answered in any order.
+    pub async fn submit(
+        &self,
+        rows: impl Into<Input>,
+        limits: BatchLimits,
+    ) -> Result<Pending, EngineError> {
+        let rows = rows.into();
         let stopped = || EngineError::Stopped(self.inner.info.name.clone());
-        if rows.width() != self.inner.input_width {
-            return Err(EngineError::Width {
+        if rows.form() != self.inner.takes {
+            return Err(EngineError::Form {
                 model: self.inner.info.name.clone(),
-                expected: self.inner.input_width,
-                found: rows.width(),
+                expected: self.inner.takes,
+                found: rows.form(),
             });
         }
         let permits = rows.len().min(self.inner.queue_rows) as u32;
@@ -204,6 +218,7 @@ impl Engine {
         let job = Job {
             rows,
             max_records: limits.max_records.max(1),
+            max_tokens: limits.max_tokens,
             submitted: now,
             deadline: now + limits.max_delay,
             answer,
@@ -235,8 +250,9 @@ impl Pending {
 }
 
 struct Job {
-    rows: Rows,
+    rows: Input,
     max_records: usize,
+    max_tokens: usize,
     submitted: Instant,
     deadline: Instant,
     answer: oneshot::Sender<Inferred>,
@@ -298,7 +314,9 @@ impl Queue {
 struct Batch {
     jobs: Vec<Job>,
     rows: usize,
-    limit: Option<usize>,
+    tokens: usize,
+    /// Of records and of tokens: the least of its jobs'.
+    limits: Option<(usize, usize)>,
     /// The earliest of its jobs.
     deadline: Option<Instant>,
 }
@@ -307,23 +325,28 @@ impl Batch {
     /// Takes what fits; whether there is no more room.
     fn take_from(&mut self, jobs: &mut VecDeque<Job>) -> bool {
         while let Some(next) = jobs.front() {
-            let limit = self
-                .limit
-                .map_or(next.max_records, |limit| limit.min(next.max_records));
+            let (max_records, max_tokens) = match self.limits {
+                Some((records, tokens)) => {
+                    (records.min(next.max_records), tokens.min(next.max_tokens))
+                }
+                None => (next.max_records, next.max_tokens),
+            };
             let rows = self.rows + next.rows.len();
-            if rows > limit && !self.jobs.is_empty() {
+            let tokens = self.tokens + next.rows.tokens();
+            if (rows > max_records || tokens > max_tokens) && !self.jobs.is_empty() {
                 return true;
             }
             let Some(job) = jobs.pop_front() else { break };
-            self.rows = rows;
-            self.limit = Some(limit);
+            (self.rows, self.tokens) = (rows, tokens);
+            self.limits = Some((max_records, max_tokens));
             self.deadline = Some(
                 self.deadline
                     .map_or(job.deadline, |first| first.min(job.deadline)),
             );
             self.jobs.push(job);
         }
-        self.limit.is_some_and(|limit| self.rows >= limit)
+        self.limits
+            .is_some_and(|(records, tokens)| self.rows >= records || self.tokens >= tokens)
     }
 }
 
@@ -344,9 +367,9 @@ impl Worker {
             sizes.record(lengths.iter().sum::<usize>() as f64);
             let started = Instant::now();
             let together = match jobs.as_mut_slice() {
-                [job] => std::mem::take(&mut job.rows),
+                [job] => std::mem::replace(&mut job.rows, self.model.takes().none()),
                 jobs => {
-                    let mut together = Rows::new(self.model.input_width());
+                    let mut together = self.model.takes().none();
                     jobs.iter().for_each(|job| together.append(&job.rows));
                     together
                 }
@@ -357,7 +380,7 @@ impl Worker {
     }
 
     /// The logits of all rows, and the rows that fail by themselves.
-    fn infer(&mut self, rows: &Rows) -> (Rows, Vec<FailedRow>) {
+    fn infer(&mut self, rows: &Input) -> (Rows, Vec<FailedRow>) {
         let width = self.model.output_width();
         let mut logits = Rows::new(width);
         let mut failed = Vec::new();
@@ -390,7 +413,7 @@ impl Worker {
         (logits, failed)
     }
 
-    fn infer_contained(&mut self, rows: &Rows) -> Result<Rows, InferError> {
+    fn infer_contained(&mut self, rows: &Input) -> Result<Rows, InferError> {
         let model = &mut self.model;
         match catch_unwind(AssertUnwindSafe(|| model.infer(rows))) {
             Ok(Ok(logits))

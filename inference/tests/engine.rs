@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use inference::engine::{BatchLimits, Engine, EngineConfig, EngineError};
-use inference::model::card::ModelCard;
-use inference::model::{Device, InferError, LoadedModel, Model, ModelInfo, Rows};
+use inference::model::card::{Card, ModelCard};
+use inference::model::{Device, InferError, Input, LoadedModel, Model, ModelInfo, Rows, Takes};
 
 const CARD: &str =
     r#"{"model_type":"linear","task":"regress","inputs":[{"path":"$.x"}],"output":1}"#;
@@ -21,8 +21,8 @@ struct Double {
 }
 
 impl Model for Double {
-    fn input_width(&self) -> usize {
-        1
+    fn takes(&self) -> Takes {
+        Takes::Rows(1)
     }
     fn output_width(&self) -> usize {
         1
@@ -30,7 +30,8 @@ impl Model for Double {
     fn device(&self) -> Device {
         Device::Cpu
     }
-    fn infer(&mut self, rows: &Rows) -> Result<Rows, InferError> {
+    fn infer(&mut self, batch: &Input) -> Result<Rows, InferError> {
+        let rows = batch.as_rows()?;
         self.sizes.lock().unwrap().push(rows.len());
         while self.shut.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_millis(1));
@@ -74,7 +75,7 @@ fn fixture(config: EngineConfig) -> Fixture {
             version: "1".to_owned(),
             sha256: "0".repeat(64),
         },
-        card: Arc::new(ModelCard::parse(CARD.as_bytes()).unwrap()),
+        card: Arc::new(Card::Tabular(ModelCard::parse(CARD.as_bytes()).unwrap())),
         model: Box::new(Double {
             sizes: Arc::clone(&sizes),
             shut: Arc::clone(&shut),
@@ -91,6 +92,7 @@ fn fixture(config: EngineConfig) -> Fixture {
 
 const LIMITS: BatchLimits = BatchLimits {
     max_records: 64,
+    max_tokens: usize::MAX,
     max_delay: Duration::ZERO,
 };
 
@@ -133,6 +135,7 @@ async fn waits_no_longer_than_asked() {
     let Fixture { engine, sizes, .. } = fixture(EngineConfig::default());
     let limits = BatchLimits {
         max_records: 3,
+        max_tokens: usize::MAX,
         max_delay: Duration::from_millis(300),
     };
     let started = Instant::now();
@@ -249,9 +252,9 @@ async fn refuses_rows_of_another_width() {
     let error = engine.submit(rows, LIMITS).await.unwrap_err();
     assert!(matches!(
         error,
-        EngineError::Width {
-            expected: 1,
-            found: 2,
+        EngineError::Form {
+            expected: Takes::Rows(1),
+            found: Takes::Rows(2),
             ..
         }
     ));

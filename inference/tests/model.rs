@@ -113,7 +113,7 @@ fn runs_as_by_hand_at_any_batch_size() {
                 .map(|i| ((i * 31 + 7) % 97) as f32 / 40.0 - 1.2)
                 .collect();
             let rows = Rows::from_values(4, values).unwrap();
-            let logits = loaded.model.infer(&rows).unwrap();
+            let logits = loaded.model.infer(&rows.clone().into()).unwrap();
             assert_eq!((logits.len(), logits.width()), (count, 1));
             for i in 0..count {
                 let expected = by_hand(activation, rows.row(i));
@@ -126,6 +126,7 @@ fn runs_as_by_hand_at_any_batch_size() {
         }
         let mut replica = loaded.model.replica();
         let row = Rows::from_values(4, vec![0.1, 0.2, 0.3, 0.4]).unwrap();
+        let row = row.into();
         assert_eq!(
             replica.infer(&row).unwrap(),
             loaded.model.infer(&row).unwrap()
@@ -153,7 +154,8 @@ fn widens_half_precision_weights() {
         write(folder.path(), card, &tensors);
         let mut loaded = load("line", "1", folder.path(), &LoadOptions::default()).unwrap();
         let rows = Rows::from_values(2, vec![1.0, 1.0, 4.0, 0.0]).unwrap();
-        assert_eq!(loaded.model.infer(&rows).unwrap().values(), [-1.25, 2.25]);
+        let logits = loaded.model.infer(&rows.into()).unwrap();
+        assert_eq!(logits.values(), [-1.25, 2.25]);
     }
 }
 

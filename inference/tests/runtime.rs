@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use inference::engine::{Engine, EngineConfig};
-use inference::model::{self, InferError, LoadOptions, LoadedModel, Model, Rows, load};
+use inference::model::{
+    self, InferError, Input, LoadOptions, LoadedModel, Model, Rows, Takes, load,
+};
 use inference::spec::{ModelTopicSpec, Start};
 use inference::stream_log::memory::{CommitFault, MemoryLog, MemoryTopics, NewRecord};
 use inference::stream_log::{
@@ -461,8 +463,8 @@ async fn reads_and_writes_raw_rows_without_headers() {
 struct Fragile(Box<dyn Model>);
 
 impl Model for Fragile {
-    fn input_width(&self) -> usize {
-        self.0.input_width()
+    fn takes(&self) -> Takes {
+        self.0.takes()
     }
     fn output_width(&self) -> usize {
         self.0.output_width()
@@ -470,12 +472,13 @@ impl Model for Fragile {
     fn device(&self) -> model::Device {
         self.0.device()
     }
-    fn infer(&mut self, rows: &Rows) -> Result<Rows, InferError> {
+    fn infer(&mut self, batch: &Input) -> Result<Rows, InferError> {
+        let rows = batch.as_rows()?;
         if rows.values().contains(&13.0) {
             return Err(InferError("thirteen".to_owned()));
         }
         assert!(!rows.values().contains(&14.0), "fourteen");
-        self.0.infer(rows)
+        self.0.infer(batch)
     }
     fn replica(&self) -> Box<dyn Model> {
         Box::new(Self(self.0.replica()))

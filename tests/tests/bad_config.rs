@@ -154,3 +154,34 @@ fn a_data_folder_in_use_is_named() {
     );
     assert!(log.contains("in use"), "{log}");
 }
+
+#[test]
+fn a_codec_that_does_not_fit_its_model_is_named() {
+    let texts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference/tests/golden/text/bert");
+    refused(
+        &with_model(&texts, ""),
+        &[
+            "model_topic[0].text.path",
+            "codec.in is \"text\"",
+            "milena.toml:4",
+        ],
+    );
+    refused(
+        &(with_model(&texts, "") + "codec = { in = \"text\" }\ntext = { max_tokens = 65 }\n"),
+        &["model_topic[0].text.max_tokens", "65", "milena.toml:9"],
+    );
+    refused(
+        &with_model(&texts, "task = \"regress\"\n"),
+        &["model[0].source", "regress", "classify"],
+    );
+    let rows = tempfile::tempdir().expect("a folder");
+    regressor(rows.path(), &[1, 2], &[1.0, 2.0]);
+    refused(
+        &(with_model(rows.path(), "") + "text = { path = \"$.a\" }\n"),
+        &["model_topic[0].text", "models of texts"],
+    );
+    refused(
+        &with_model(rows.path(), "pooling = \"mean\"\n"),
+        &["model[0].source", "pooling is about models of texts"],
+    );
+}

@@ -1,10 +1,11 @@
 //! Values that parse and still make no sense.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-use inference::spec::{ModelSpec, SpecError};
+use inference::codec::Decoder;
+use inference::spec::{ModelSpec, ModelTopicSpec, SpecError};
 
 use super::Config;
 use crate::catalog::MAX_PARTITIONS;
@@ -53,8 +54,10 @@ impl Config {
         inference::spec::check(&self.model, &self.model_topic, &self.base_dir)
     }
 
-    /// The first model that can't be loaded. Reads every model's folder.
+    /// The first model that can't be loaded, or model topic that does not fit its model. Reads every model's
+    /// folder.
     pub fn check_weights(&self) -> Result<(), Problem> {
+        let mut cards = HashMap::new();
         for (index, model) in self.model.iter().map(AsRef::as_ref).enumerate() {
             let model: &ModelSpec = model;
             let versions: Vec<(String, Option<&str>)> = match model.version.as_slice() {
@@ -71,13 +74,25 @@ impl Config {
                 let source = model
                     .resolve(version, &self.base_dir)
                     .map_err(|reason| Problem::new(&key, reason))?;
-                inference::model::load(
+                let loaded = inference::model::load(
                     &source.name,
                     &source.version,
                     &source.folder,
                     &source.options,
                 )
                 .map_err(|error| Problem::new(&key, error))?;
+                cards.insert((source.name, source.version), loaded.card);
+            }
+        }
+        for (index, topic) in self.model_topic.iter().map(AsRef::as_ref).enumerate() {
+            let topic: &ModelTopicSpec = topic;
+            let at = |key: &str| format!("model_topic[{index}].{key}");
+            let source = topic
+                .resolve_model(&self.model, &self.base_dir)
+                .map_err(|reason| Problem::new(at("model"), reason))?;
+            if let Some(card) = cards.get(&(source.name, source.version)) {
+                Decoder::new(card, topic.codec.r#in, topic.text.as_ref())
+                    .map_err(|error| Problem::new(at(error.key), error.reason))?;
             }
         }
         Ok(())

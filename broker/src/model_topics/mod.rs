@@ -155,7 +155,7 @@ impl Registry {
             };
             registry.live.insert(name.clone(), live);
             let topic = inference::task::spawn(spec, engine.clone(), log)
-                .map_err(|error| StartError::new(&name, format!("thread: {error}")))?;
+                .map_err(|error| StartError::new(&name, error.to_string()))?;
             running.push(topic);
         }
         Ok(registry)

@@ -40,34 +40,30 @@ pub enum JsonError {
 #[derive(Clone, Debug)]
 pub struct JsonDecoder {
     features: Features,
-    tree: Node,
+    picker: Picker,
     /// By input: which picked field it is; inputs may share one.
     slots: Vec<usize>,
-    slot_count: usize,
 }
 
 impl JsonDecoder {
     /// For the inputs of a model.
     pub fn new(features: Features) -> Self {
-        let mut tree = Node::default();
+        let mut picker = Picker::default();
         let mut distinct: Vec<&JsonPath> = Vec::new();
         let mut slots = Vec::with_capacity(features.paths().len());
-        for path in features.paths() {
+        for (input, path) in features.paths().iter().enumerate() {
             let slot = match distinct.iter().position(|known| *known == path) {
                 Some(slot) => slot,
                 None => {
                     distinct.push(path);
-                    tree.insert(path.steps(), distinct.len() - 1);
-                    distinct.len() - 1
+                    picker.add(path, features.label(input))
                 }
             };
             slots.push(slot);
         }
-        let slot_count = distinct.len();
         Self {
-            tree,
+            picker,
             slots,
-            slot_count,
             features,
         }
     }
@@ -79,12 +75,9 @@ impl JsonDecoder {
 
     /// Appends a record's row; on error `row` is as it was.
     pub fn decode(&self, record: &[u8], row: &mut Vec<f32>) -> Result<(), JsonError> {
-        let fields = match self.pick_quickly(record) {
-            Some(fields) => fields,
-            None => self.pick(record)?,
-        };
+        let fields = self.picker.pick(record)?;
         // Mostly each input is a field of its own, in order.
-        if self.slot_count == self.slots.len() {
+        if fields.len() == self.slots.len() {
             self.features.encode(&fields, row)?;
         } else {
             let fields: Vec<Field<'_>> = self
@@ -96,13 +89,68 @@ impl JsonDecoder {
         }
         Ok(())
     }
+}
+
+/// Picks a text out of JSON records.
+#[derive(Clone, Debug)]
+pub struct JsonText {
+    picker: Picker,
+    path: JsonPath,
+}
+
+impl JsonText {
+    /// The one at a path.
+    pub fn new(path: JsonPath) -> Self {
+        let mut picker = Picker::default();
+        picker.add(&path, path.as_str());
+        Self { picker, path }
+    }
+
+    /// A record's text.
+    pub fn pick<'r>(&self, record: &'r [u8]) -> Result<Cow<'r, str>, JsonError> {
+        let reason = match self.picker.pick(record)?.pop().unwrap_or_default() {
+            Field::Text(text) => return Ok(text),
+            Field::Absent => "is required, but is absent".to_owned(),
+            other => format!("is {other}, not a text"),
+        };
+        Err(JsonError::Field(FieldError {
+            field: self.path.as_str().to_owned(),
+            reason,
+        }))
+    }
+}
+
+/// Picks fields out of JSON records.
+#[derive(Clone, Debug, Default)]
+struct Picker {
+    tree: Node,
+    /// What errors call each field.
+    labels: Vec<String>,
+}
+
+impl Picker {
+    /// Has another field picked; returns its place.
+    fn add(&mut self, path: &JsonPath, label: &str) -> usize {
+        let slot = self.labels.len();
+        self.tree.insert(path.steps(), slot);
+        self.labels.push(label.to_owned());
+        slot
+    }
+
+    /// A record's fields.
+    fn pick<'r>(&self, record: &'r [u8]) -> Result<Vec<Field<'r>>, JsonError> {
+        match self.pick_quickly(record) {
+            Some(fields) => Ok(fields),
+            None => self.pick_or_explain(record),
+        }
+    }
 
     /// The picked fields of a record that is plain and sound.
     fn pick_quickly<'r>(&self, record: &'r [u8]) -> Option<Vec<Field<'r>>> {
         if !is_plain(record) {
             return None;
         }
-        let mut picked = Picked::new(self.slot_count);
+        let mut picked = Picked::new(self.labels.len());
         let mut json = sonic_rs::Deserializer::from_slice(record);
         let pick = Pick {
             node: &self.tree,
@@ -113,8 +161,8 @@ impl JsonDecoder {
     }
 
     /// The picked fields, or what is wrong with the record.
-    fn pick<'r>(&self, record: &'r [u8]) -> Result<Vec<Field<'r>>, JsonError> {
-        let mut picked = Picked::new(self.slot_count);
+    fn pick_or_explain<'r>(&self, record: &'r [u8]) -> Result<Vec<Field<'r>>, JsonError> {
+        let mut picked = Picked::new(self.labels.len());
         let mut json = serde_json::Deserializer::from_slice(record);
         let pick = Pick {
             node: &self.tree,
@@ -132,11 +180,9 @@ impl JsonDecoder {
         failed_at: Option<usize>,
         error: &serde_json::Error,
     ) -> JsonError {
-        let input =
-            failed_at.and_then(|slot| self.slots.iter().position(|&of_input| of_input == slot));
-        match input {
-            Some(input) => JsonError::FieldSyntax {
-                field: self.features.label(input).to_owned(),
+        match failed_at.and_then(|slot| self.labels.get(slot)) {
+            Some(label) => JsonError::FieldSyntax {
+                field: label.clone(),
                 found: token_at(record, error.line(), error.column()),
                 reason: error.to_string(),
             },

@@ -3,6 +3,7 @@
 //! | task | JSON | raw |
 //! |---|---|---|
 //! | classify | `{"label":"fraud","score":0.97,"scores":{"ok":0.03,"fraud":0.97}}` | the scores, in the labels' order |
+//! | embed | `{"embedding":[0.1,-0.2]}` | the numbers |
 //! | regress | `{"value":1.5}`, a list where the model has several outputs | the values |
 //!
 //! Scores are probabilities: by softmax, or by sigmoid where the model has one output; `score` is the label's.
@@ -10,7 +11,7 @@
 
 use bytes::{BufMut, BytesMut};
 
-use crate::model::card::{ModelCard, ModelTask};
+use crate::model::card::{Card, ModelTask};
 use crate::spec::Codec;
 
 /// Turns logits into a record's value.
@@ -25,13 +26,13 @@ pub struct OutputEncoder {
 
 impl OutputEncoder {
     /// For a model.
-    pub fn new(card: &ModelCard, codec: Codec) -> Self {
+    pub fn new(card: &Card, codec: Codec) -> Self {
         let json = |label: &String| serde_json::Value::from(label.as_str()).to_string();
         Self {
             codec,
-            task: card.task,
+            task: card.task(),
             labels: card
-                .labels
+                .labels()
                 .iter()
                 .map(|label| json(label).into_bytes())
                 .collect(),
@@ -43,13 +44,18 @@ impl OutputEncoder {
     pub fn encode(&mut self, logits: &[f32], out: &mut BytesMut) {
         self.scores.clear();
         match self.task {
-            ModelTask::Regress => self.scores.extend_from_slice(logits),
+            ModelTask::Regress | ModelTask::Embed => self.scores.extend_from_slice(logits),
             ModelTask::Classify => probabilities(logits, &mut self.scores),
         }
         match (self.codec, self.task) {
             (Codec::Raw, _) => self.scores.iter().for_each(|score| out.put_f32_le(*score)),
-            (Codec::Json, ModelTask::Regress) => values(&self.scores, out),
-            (Codec::Json, ModelTask::Classify) => self.classes(out),
+            (_, ModelTask::Regress) => values(&self.scores, out),
+            (_, ModelTask::Embed) => {
+                out.put_slice(b"{\"embedding\":");
+                list(&self.scores, out);
+                out.put_slice(b"}");
+            }
+            (_, ModelTask::Classify) => self.classes(out),
         }
     }
 
@@ -82,18 +88,20 @@ fn values(values: &[f32], out: &mut BytesMut) {
     out.put_slice(b"{\"value\":");
     match values {
         [value] => number(*value, out),
-        values => {
-            out.put_slice(b"[");
-            for (index, value) in values.iter().enumerate() {
-                if index > 0 {
-                    out.put_slice(b",");
-                }
-                number(*value, out);
-            }
-            out.put_slice(b"]");
-        }
+        values => list(values, out),
     }
     out.put_slice(b"}");
+}
+
+fn list(values: &[f32], out: &mut BytesMut) {
+    out.put_slice(b"[");
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            out.put_slice(b",");
+        }
+        number(*value, out);
+    }
+    out.put_slice(b"]");
 }
 
 /// The shortest text that reads as the same f32.
@@ -119,12 +127,13 @@ fn probabilities(logits: &[f32], scores: &mut Vec<f32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::card::ModelCard;
 
     fn encode(task: &str, labels: &str, output: usize, codec: Codec, logits: &[f32]) -> Vec<u8> {
         let card = format!(
             r#"{{"model_type":"linear","task":"{task}","labels":{labels},"inputs":[{{"path":"$.x"}}],"output":{output}}}"#
         );
-        let card = ModelCard::parse(card.as_bytes()).unwrap();
+        let card = Card::Tabular(ModelCard::parse(card.as_bytes()).unwrap());
         let mut out = BytesMut::new();
         OutputEncoder::new(&card, codec).encode(logits, &mut out);
         out.to_vec()

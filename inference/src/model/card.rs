@@ -54,6 +54,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Takes;
+use super::text::TextCard;
 use crate::feature::JsonPath;
 
 /// Widest layer, and most inputs of one.
@@ -81,6 +83,8 @@ pub enum ModelTask {
     Classify,
     /// A value.
     Regress,
+    /// An embedding of a text.
+    Embed,
 }
 
 impl std::fmt::Display for ModelTask {
@@ -88,6 +92,7 @@ impl std::fmt::Display for ModelTask {
         f.write_str(match self {
             Self::Classify => "classify",
             Self::Regress => "regress",
+            Self::Embed => "embed",
         })
     }
 }
@@ -241,6 +246,50 @@ pub struct ModelCard {
     pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
+/// What is known of a model beside its weights.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Card {
+    /// Of a model of rows.
+    Tabular(ModelCard),
+    /// Of a model of texts.
+    Text(TextCard),
+}
+
+impl Card {
+    /// That of a model of rows.
+    pub fn tabular(&self) -> Option<&ModelCard> {
+        match self {
+            Self::Tabular(card) => Some(card),
+            Self::Text(_) => None,
+        }
+    }
+
+    /// What the model's numbers mean.
+    pub fn task(&self) -> ModelTask {
+        match self {
+            Self::Tabular(card) => card.task,
+            Self::Text(card) => card.task,
+        }
+    }
+
+    /// Names of the classes.
+    pub fn labels(&self) -> &[String] {
+        match self {
+            Self::Tabular(card) => &card.labels,
+            Self::Text(card) => &card.labels,
+        }
+    }
+
+    /// In what form the model takes records.
+    pub fn takes(&self) -> Takes {
+        match self {
+            Self::Tabular(card) => Takes::Rows(card.width()),
+            Self::Text(_) => Takes::Tokens,
+        }
+    }
+}
+
 /// Why a card can't be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path}: {reason}")]
@@ -252,7 +301,7 @@ pub struct CardError {
 }
 
 impl CardError {
-    fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
+    pub(super) fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
         Self {
             path: path.into(),
             reason: reason.into(),
@@ -349,6 +398,9 @@ impl ModelCard {
     fn check_labels(&self) -> Result<(), CardError> {
         let (labels, output) = (&self.labels, self.output);
         match self.task {
+            ModelTask::Embed => {
+                return Err(CardError::new("task", "a model of rows does not embed"));
+            }
             ModelTask::Regress if !labels.is_empty() => {
                 return Err(CardError::new("labels", "a regression has none"));
             }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::dense::Dense;
 use super::forward::forward;
-use super::{Device, InferError, Model, Rows};
+use super::{Device, InferError, Input, Model, Rows, Takes};
 
 /// A single layer.
 #[derive(Clone, Debug)]
@@ -22,8 +22,8 @@ impl Linear {
 }
 
 impl Model for Linear {
-    fn input_width(&self) -> usize {
-        self.layer.inputs()
+    fn takes(&self) -> Takes {
+        Takes::Rows(self.layer.inputs())
     }
 
     fn output_width(&self) -> usize {
@@ -34,9 +34,9 @@ impl Model for Linear {
         Device::Cpu
     }
 
-    fn infer(&mut self, rows: &Rows) -> Result<Rows, InferError> {
+    fn infer(&mut self, batch: &Input) -> Result<Rows, InferError> {
         let widest = self.layer.inputs().max(self.layer.outputs());
-        forward(rows, widest, self.output_width(), |x| {
+        forward(batch.as_rows()?, widest, self.output_width(), |x| {
             self.layer.forward(&x)
         })
     }

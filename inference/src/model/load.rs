@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::card::{CardError, ModelCard, ModelTask, ModelType};
+use super::card::{Card, CardError, ModelCard, ModelTask, ModelType};
+use super::text::{self, Pooling};
 use super::weights::Weights;
-use super::{Linear, LoadedModel, Mlp, Model, ModelInfo, Rows};
+use super::{Input, Linear, LoadedModel, Mlp, Model, ModelInfo, Rows};
 
 /// The card's file name.
 pub const CARD_FILE: &str = "config.json";
 /// The weights' file name.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
+/// Tokens of the text that a model is run with when it is loaded.
+const WARM_UP_TOKENS: usize = 8;
 /// Largest card.
 const MAX_CARD_BYTES: u64 = 16 << 20;
 
@@ -123,6 +126,28 @@ pub enum LoadError {
         /// NaN or infinite.
         value: f32,
     },
+    /// The tokenizer can't be used.
+    #[error("{path}: {reason}")]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The config names more or fewer classes than there are.
+    #[error("{given} labels for a model of {outputs} classes")]
+    Labels {
+        /// By the config.
+        given: usize,
+        /// By the folder.
+        outputs: usize,
+    },
+    /// The config says something that is not about this kind of model.
+    #[error("{key} is about models of texts, and this is one of rows")]
+    NotText {
+        /// The key.
+        key: &'static str,
+    },
     /// It was loaded, but does not run.
     #[error("the model does not run: {0}")]
     Run(String),
@@ -137,6 +162,10 @@ pub struct LoadOptions {
     pub task: Option<ModelTask>,
     /// Take the place of the card's.
     pub labels: Option<Vec<String>>,
+    /// Of a text model's embeddings, in place of what its folder says.
+    pub pooling: Option<Pooling>,
+    /// As above.
+    pub normalize: Option<bool>,
 }
 
 /// Loads a model from its folder and runs it once. Adds to the histogram `milena_model_load_seconds`.
@@ -147,22 +176,80 @@ pub fn load(
     options: &LoadOptions,
 ) -> Result<LoadedModel, LoadError> {
     let started = Instant::now();
+    let (path, json) = read_config(folder)?;
+    let kind = model_type(&json).map_err(|source| LoadError::Card {
+        path: path.clone(),
+        source,
+    })?;
+    let (mut model, card, sha256): (Box<dyn Model>, Card, String) = if is_text(&kind) {
+        let (model, card) = text::load(folder, &json, &path, options)?;
+        let sha256 = model.sha256().to_owned();
+        (Box::new(model), Card::Text(card), sha256)
+    } else {
+        let (model, card, sha256) = load_rows(folder, options)?;
+        (model, Card::Tabular(card), sha256)
+    };
+    model
+        .infer(&warm_up(&card))
+        .map_err(|error| LoadError::Run(error.to_string()))?;
+    let elapsed = started.elapsed();
+    metrics::histogram!("milena_model_load_seconds", "model" => name.to_owned())
+        .record(elapsed.as_secs_f64());
+    tracing::info!(
+        model = name,
+        version,
+        sha256,
+        device = %model.device(),
+        takes = %model.takes(),
+        load_ms = elapsed.as_millis() as u64,
+        "loaded a model"
+    );
+    Ok(LoadedModel {
+        info: ModelInfo {
+            name: name.to_owned(),
+            version: version.to_owned(),
+            sha256,
+        },
+        card: Arc::new(card),
+        model,
+    })
+}
+
+/// A batch of one record, of which nothing is expected.
+fn warm_up(card: &Card) -> Input {
+    match card {
+        Card::Tabular(card) => {
+            let zeros = Rows::from_values(card.width(), vec![0.0; card.width()]);
+            zeros.unwrap_or_default().into()
+        }
+        Card::Text(card) => {
+            let mut tokens = text::Tokens::default();
+            tokens.push(&vec![0; WARM_UP_TOKENS.min(card.positions)]);
+            tokens.into()
+        }
+    }
+}
+
+fn load_rows(
+    folder: &Path,
+    options: &LoadOptions,
+) -> Result<(Box<dyn Model>, ModelCard, String), LoadError> {
     let card = read_card(folder, options)?;
+    for (key, is_given) in [
+        ("pooling", options.pooling.is_some()),
+        ("normalize", options.normalize.is_some()),
+    ] {
+        if is_given {
+            return Err(LoadError::NotText { key });
+        }
+    }
     let path = weights_path(folder)?;
     let layers = card.layers();
     let weights = Weights::read(&path, &layers)?;
-    if let Some(expected) = &options.sha256
-        && !expected.eq_ignore_ascii_case(&weights.sha256)
-    {
-        return Err(LoadError::Hash {
-            path,
-            expected: expected.clone(),
-            found: weights.sha256,
-        });
-    }
+    check_pin(&path, options.sha256.as_deref(), &weights.sha256)?;
     let tensors = weights.layers(&layers)?;
     let unusable = |error: candle_core::Error| LoadError::Run(error.to_string());
-    let mut model: Box<dyn Model> = match (card.model_type, card.activation, tensors.as_slice()) {
+    let model: Box<dyn Model> = match (card.model_type, card.activation, tensors.as_slice()) {
         (ModelType::Linear, _, [(weight, bias)]) => {
             Box::new(Linear::new(weight, bias).map_err(unusable)?)
         }
@@ -175,35 +262,23 @@ pub fn load(
             ));
         }
     };
-    let zeros = Rows::from_values(card.width(), vec![0.0; card.width()]);
-    model
-        .infer(&zeros.unwrap_or_default())
-        .map_err(|error| LoadError::Run(error.to_string()))?;
-    let elapsed = started.elapsed();
-    metrics::histogram!("milena_model_load_seconds", "model" => name.to_owned())
-        .record(elapsed.as_secs_f64());
-    tracing::info!(
-        model = name,
-        version,
-        sha256 = %weights.sha256,
-        device = %model.device(),
-        inputs = card.width(),
-        load_ms = elapsed.as_millis() as u64,
-        "loaded a model"
-    );
-    Ok(LoadedModel {
-        info: ModelInfo {
-            name: name.to_owned(),
-            version: version.to_owned(),
-            sha256: weights.sha256,
-        },
-        card: Arc::new(card),
-        model,
-    })
+    Ok((model, card, weights.sha256))
 }
 
-/// Reads a model folder's card, with what the config says about it.
-pub fn read_card(folder: &Path, options: &LoadOptions) -> Result<ModelCard, LoadError> {
+/// Before anything is made of the weights.
+pub(super) fn check_pin(path: &Path, pin: Option<&str>, found: &str) -> Result<(), LoadError> {
+    match pin {
+        Some(expected) if !expected.eq_ignore_ascii_case(found) => Err(LoadError::Hash {
+            path: path.to_owned(),
+            expected: expected.to_owned(),
+            found: found.to_owned(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A folder's `config.json`: where it is, and its bytes.
+pub(super) fn read_config(folder: &Path) -> Result<(PathBuf, Vec<u8>), LoadError> {
     if !folder.is_dir() {
         return Err(LoadError::NoFolder {
             path: folder.to_owned(),
@@ -223,6 +298,40 @@ pub fn read_card(folder: &Path, options: &LoadOptions) -> Result<ModelCard, Load
         });
     }
     let json = std::fs::read(&path).map_err(unreadable)?;
+    Ok((path, json))
+}
+
+/// What decides how the rest of a folder is read.
+fn model_type(json: &[u8]) -> Result<String, CardError> {
+    #[derive(serde::Deserialize)]
+    struct Kind {
+        model_type: String,
+    }
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let kind: Kind = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let path = error.path().to_string();
+        CardError::new(path, error.into_inner().to_string())
+    })?;
+    let kind = kind.model_type;
+    let of_rows = ["linear", "mlp"];
+    if is_text(&kind) || of_rows.contains(&kind.as_str()) {
+        return Ok(kind);
+    }
+    let supported: Vec<&str> = text::config::SUPPORTED.into_iter().chain(of_rows).collect();
+    let reason = format!(
+        "{kind:?} is not supported; supported: {}",
+        supported.join(", ")
+    );
+    Err(CardError::new("model_type", reason))
+}
+
+fn is_text(kind: &str) -> bool {
+    text::config::SUPPORTED.contains(&kind)
+}
+
+/// Reads the card of a model of rows, with what the config says about it.
+pub fn read_card(folder: &Path, options: &LoadOptions) -> Result<ModelCard, LoadError> {
+    let (path, json) = read_config(folder)?;
     let in_card = |source| LoadError::Card {
         path: path.clone(),
         source,
@@ -244,7 +353,7 @@ pub fn read_card(folder: &Path, options: &LoadOptions) -> Result<ModelCard, Load
 }
 
 /// The weights file, or why there is none.
-fn weights_path(folder: &Path) -> Result<PathBuf, LoadError> {
+pub(super) fn weights_path(folder: &Path) -> Result<PathBuf, LoadError> {
     let path = folder.join(WEIGHTS_FILE);
     if path.is_file() {
         return Ok(path);

@@ -5,7 +5,7 @@ use candle_core::Tensor;
 use super::card::Activation;
 use super::dense::Dense;
 use super::forward::forward;
-use super::{Device, InferError, Model, Rows};
+use super::{Device, InferError, Input, Model, Rows, Takes};
 
 /// Layers with an activation between them.
 #[derive(Clone, Debug)]
@@ -48,8 +48,8 @@ impl Mlp {
 }
 
 impl Model for Mlp {
-    fn input_width(&self) -> usize {
-        self.hidden.first().unwrap_or(&self.last).inputs()
+    fn takes(&self) -> Takes {
+        Takes::Rows(self.hidden.first().unwrap_or(&self.last).inputs())
     }
 
     fn output_width(&self) -> usize {
@@ -60,13 +60,18 @@ impl Model for Mlp {
         Device::Cpu
     }
 
-    fn infer(&mut self, rows: &Rows) -> Result<Rows, InferError> {
-        forward(rows, self.widest, self.output_width(), |mut x| {
-            for layer in &self.hidden {
-                x = activate(self.activation, &layer.forward(&x)?)?;
-            }
-            self.last.forward(&x)
-        })
+    fn infer(&mut self, batch: &Input) -> Result<Rows, InferError> {
+        forward(
+            batch.as_rows()?,
+            self.widest,
+            self.output_width(),
+            |mut x| {
+                for layer in &self.hidden {
+                    x = activate(self.activation, &layer.forward(&x)?)?;
+                }
+                self.last.forward(&x)
+            },
+        )
     }
 
     fn replica(&self) -> Box<dyn Model> {

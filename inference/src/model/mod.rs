@@ -6,18 +6,21 @@
 pub mod card;
 mod dense;
 mod forward;
+mod input;
 mod linear;
 mod load;
 mod mlp;
+pub mod text;
 mod weights;
 
 use std::sync::Arc;
 
+pub use input::{Input, Takes};
 pub use linear::Linear;
 pub use load::{CARD_FILE, LoadError, LoadOptions, WEIGHTS_FILE, load, read_card};
 pub use mlp::Mlp;
 
-use card::ModelCard;
+use card::Card;
 
 /// Rows of numbers of the same width, one after another.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -115,17 +118,17 @@ pub struct InferError(pub String);
 /// through a method of its own that starts a batch; a worker may then have one batch in flight while it
 /// prepares the next, and nothing above the engine changes.
 pub trait Model: Send {
-    /// Numbers that a row has.
-    fn input_width(&self) -> usize;
+    /// In what form it is given records.
+    fn takes(&self) -> Takes;
 
-    /// Logits that each row is answered with.
+    /// Numbers that each record is answered with.
     fn output_width(&self) -> usize;
 
     /// Where it runs.
     fn device(&self) -> Device;
 
-    /// The logits of a batch: one row for each row, in order.
-    fn infer(&mut self, rows: &Rows) -> Result<Rows, InferError>;
+    /// The logits of a batch: one row for each record, in order.
+    fn infer(&mut self, batch: &Input) -> Result<Rows, InferError>;
 
     /// Another one of the same weights, for another thread.
     fn replica(&self) -> Box<dyn Model>;
@@ -147,7 +150,7 @@ pub struct LoadedModel {
     /// Which it is.
     pub info: ModelInfo,
     /// Its card, with the labels that the config gives.
-    pub card: Arc<ModelCard>,
+    pub card: Arc<Card>,
     /// The model.
     pub model: Box<dyn Model>,
 }

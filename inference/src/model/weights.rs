@@ -104,26 +104,38 @@ fn read(
         name: name.clone(),
         expected: shape.clone(),
     })?;
-    if tensor.shape() != shape {
+    to_f32(name, shape, tensor.shape(), tensor.dtype(), tensor.data())
+}
+
+/// A tensor of a file, if it has the shape that is expected and finite numbers.
+pub(super) fn to_f32(
+    name: &str,
+    expected: &[usize],
+    shape: &[usize],
+    dtype: Dtype,
+    data: &[u8],
+) -> Result<Tensor, LoadError> {
+    let name = || name.to_owned();
+    if shape != expected {
         return Err(LoadError::Shape {
-            name: name.clone(),
-            expected: shape.clone(),
-            found: tensor.shape().to_vec(),
+            name: name(),
+            expected: expected.to_vec(),
+            found: shape.to_vec(),
         });
     }
-    let dtype = match tensor.dtype() {
+    let dtype = match dtype {
         Dtype::F32 => DType::F32,
         Dtype::F16 => DType::F16,
         Dtype::BF16 => DType::BF16,
         found => {
             return Err(LoadError::Dtype {
-                name: name.clone(),
+                name: name(),
                 found: format!("{found:?}"),
             });
         }
     };
-    let failed = |error: candle_core::Error| LoadError::Malformed(format!("{name}: {error}"));
-    let tensor = Tensor::from_raw_buffer(tensor.data(), dtype, shape, &Device::Cpu)
+    let failed = |error: candle_core::Error| LoadError::Malformed(format!("{}: {error}", name()));
+    let tensor = Tensor::from_raw_buffer(data, dtype, shape, &Device::Cpu)
         .and_then(|tensor| tensor.to_dtype(DType::F32))
         .map_err(failed)?;
     let values = tensor
@@ -132,7 +144,7 @@ fn read(
         .map_err(failed)?;
     if let Some(index) = values.iter().position(|value| !value.is_finite()) {
         return Err(LoadError::NotFinite {
-            name: name.clone(),
+            name: name(),
             index,
             value: values.get(index).copied().unwrap_or(f32::NAN),
         });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::{MAX_BATCH_RECORDS, ModelSpec, ModelTopicSpec, Spanned};
+use super::{Codec, MAX_BATCH_RECORDS, MAX_BATCH_TOKENS, ModelSpec, ModelTopicSpec, Spanned};
 use crate::model::CARD_FILE;
 
 /// Something wrong in the config, and where.
@@ -61,6 +61,9 @@ pub enum Problem {
     /// A model topic that reads what it writes.
     #[error("model topics feed themselves: {0}")]
     Cycle(String),
+    /// A codec that outputs have not.
+    #[error("\"text\" is a codec of inputs; outputs are \"json\" or \"raw\"")]
+    TextOutput,
     /// A number outside its range.
     #[error("{found} is not between {from} and {to}")]
     Range {
@@ -247,14 +250,29 @@ fn check_topic(
     topic
         .resolve_model(models, base_dir)
         .map_err(|reason| error(at("model"), topic.model.span(), Problem::Model(reason)))?;
-    let max_records = &topic.batch.max_records;
-    if !(1..=MAX_BATCH_RECORDS).contains(max_records.get_ref()) {
-        let problem = Problem::Range {
-            found: max_records.to_string(),
-            from: "1".to_owned(),
-            to: MAX_BATCH_RECORDS.to_string(),
-        };
-        return Err(error(at("batch.max_records"), max_records.span(), problem));
+    for (key, found, most) in [
+        (
+            "batch.max_records",
+            &topic.batch.max_records,
+            MAX_BATCH_RECORDS,
+        ),
+        (
+            "batch.max_tokens",
+            &topic.batch.max_tokens,
+            MAX_BATCH_TOKENS,
+        ),
+    ] {
+        if !(1..=most).contains(found.get_ref()) {
+            let problem = Problem::Range {
+                found: found.to_string(),
+                from: "1".to_owned(),
+                to: most.to_string(),
+            };
+            return Err(error(at(key), found.span(), problem));
+        }
+    }
+    if topic.codec.out == Codec::Text {
+        return Err(error(at("codec.out"), topic_span, Problem::TextOutput));
     }
     Ok(())
 }

@@ -12,11 +12,12 @@
 //! name  = "transactions.scored"
 //! input = "transactions"           # or a list
 //! model = "fraud"                  # or "fraud@1" where the model has versions
-//! codec     = { in = "json", out = "json" }                  # json | raw
+//! codec     = { in = "json", out = "json" }                  # json | raw, which is f32le | text (in)
 //! start     = "earliest"                                     # earliest | latest
 //! guarantee = "exactly_once"
 //! output    = { key = "input", headers = "lineage" }         # headers: lineage | none
-//! batch     = { max_records = 1024, max_delay = "0ms" }
+//! batch     = { max_records = 1024, max_tokens = 2048, max_delay = "0ms" }
+//! text      = { path = "$.body", max_tokens = 256, on_overflow = "truncate" }   # truncate | error
 //! on_error  = { decode = "dlq", infer = "dlq", dlq = "transactions.scored.dlq" }   # skip | dlq | fail
 //! ```
 
@@ -32,13 +33,17 @@ pub use toml::Spanned;
 
 pub use check::{Problem, SpecError, check};
 
+use crate::feature::JsonPath;
 use crate::model::LoadOptions;
 use crate::model::card::ModelTask;
+use crate::model::text::{Overflow, Pooling};
 
 /// The version of a model that names none.
 pub const ONLY_VERSION: &str = "1";
 /// Most records of a batch.
 pub const MAX_BATCH_RECORDS: usize = 65_536;
+/// Most tokens of a batch.
+pub const MAX_BATCH_TOKENS: usize = 1 << 20;
 /// Longest wait for a fuller batch.
 pub const MAX_BATCH_DELAY: Duration = Duration::from_secs(60);
 
@@ -57,6 +62,12 @@ pub struct ModelSpec {
     /// Take the place of the card's.
     #[serde(default)]
     pub labels: Option<Vec<String>>,
+    /// Of a text model's embeddings, in place of what its folder says.
+    #[serde(default)]
+    pub pooling: Option<Pooling>,
+    /// Whether embeddings are scaled to a length of 1, in place of what the folder says.
+    #[serde(default)]
+    pub normalize: Option<bool>,
     /// Pins the weights file, where it has no versions.
     #[serde(default)]
     pub sha256: Option<Spanned<String>>,
@@ -140,6 +151,8 @@ impl ModelSpec {
                 sha256: sha256.as_ref().map(|sha256| sha256.get_ref().clone()),
                 task: self.task,
                 labels: self.labels.clone(),
+                pooling: self.pooling,
+                normalize: self.normalize,
             },
         })
     }
@@ -170,6 +183,9 @@ pub struct ModelTopicSpec {
     /// How records are put together.
     #[serde(default)]
     pub batch: BatchSpec,
+    /// Where the text is, and how long it may be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<TextSpec>,
     /// What becomes of a record that fails.
     #[serde(default)]
     pub on_error: OnErrorSpec,
@@ -296,8 +312,26 @@ pub enum Codec {
     /// A JSON object.
     #[default]
     Json,
-    /// Little-endian f32s: the model's row as it is, without the card's transforms; its scores or value.
+    /// Little-endian f32s: the model's row as it is, without the card's transforms; its scores, value or
+    /// embedding.
+    #[serde(alias = "f32le")]
     Raw,
+    /// UTF-8, of an input only.
+    Text,
+}
+
+/// Where a text model finds its text, and how long that may be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TextSpec {
+    /// In a JSON record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<JsonPath>,
+    /// Most tokens of a text, with those that frame it; as many as the model can look at by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<Spanned<usize>>,
+    /// What becomes of a longer one.
+    pub on_overflow: Overflow,
 }
 
 /// Where a model topic starts when it has no position yet.
@@ -356,6 +390,8 @@ pub enum OutputHeaders {
 pub struct BatchSpec {
     /// Most records of a batch.
     pub max_records: Spanned<usize>,
+    /// Most tokens of a batch of texts; a longer text is a batch of its own.
+    pub max_tokens: Spanned<usize>,
     /// How long a batch that is not full may wait for more.
     #[serde(deserialize_with = "duration::deserialize")]
     pub max_delay: Duration,
@@ -365,6 +401,7 @@ impl Default for BatchSpec {
     fn default() -> Self {
         Self {
             max_records: Spanned::new(0..0, 1024),
+            max_tokens: Spanned::new(0..0, 2048),
             max_delay: Duration::ZERO,
         }
     }

@@ -31,6 +31,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 
+use crate::codec::{CodecError, Decoder};
 use crate::engine::Engine;
 use crate::spec::ModelTopicSpec;
 use crate::stream_log::{InputEnd, StreamLog, Task};
@@ -136,12 +137,24 @@ impl Running {
     }
 }
 
+/// Why a model topic does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// It does not fit its model.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// There is no thread for it.
+    #[error("thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
 /// Starts a model topic on its own thread.
 pub fn spawn<L: StreamLog>(
     spec: Arc<ModelTopicSpec>,
     engine: Engine,
     log: L,
-) -> std::io::Result<Running> {
+) -> Result<Running, SpawnError> {
+    let decoder = Decoder::new(engine.card(), spec.codec.r#in, spec.text.as_ref())?;
     let name = spec.name().to_owned();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -166,7 +179,8 @@ pub fn spawn<L: StreamLog>(
     std::thread::Builder::new()
         .name(format!("topic-{name}"))
         .spawn(move || {
-            let topic = runtime::Runtime::new(spec, engine, log, Arc::clone(&shared), stopping);
+            let topic =
+                runtime::Runtime::new(spec, engine, log, Arc::clone(&shared), stopping, decoder);
             let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(topic.run())));
             if outcome.is_err() {
                 runtime::halt(&name, &shared, "its thread panicked".to_owned());

@@ -2,7 +2,7 @@
 
 use crate::codec::Decoder;
 use crate::engine::{BatchLimits, Engine, EngineError, Inferred};
-use crate::model::Rows;
+use crate::model::{Input, Takes};
 use crate::stream_log::{InputRecord, Task};
 
 /// What a record weighs in memory beside its bytes, and its output with its headers, about.
@@ -35,28 +35,33 @@ pub(super) struct Polled {
     pub(super) parts: Vec<(Part, Vec<InputRecord>)>,
     /// In memory, with the rows that are to come, about.
     pub(super) bytes: usize,
-    row_bytes: usize,
+    takes: Takes,
 }
 
 impl Polled {
-    /// Nothing yet, for rows of so many numbers.
-    pub(super) fn new(width: usize) -> Self {
+    /// Nothing yet, for a model that takes records in such a form.
+    pub(super) fn new(takes: Takes) -> Self {
         Self {
             parts: Vec::new(),
             bytes: 0,
-            row_bytes: width * size_of::<f32>(),
+            takes,
         }
     }
 
     pub(super) fn push(&mut self, part: Part, records: Vec<InputRecord>) {
         let bytes: usize = records.iter().map(weight).sum();
-        self.bytes += bytes + records.len() * self.row_bytes;
+        self.bytes += bytes
+            + match self.takes {
+                Takes::Rows(width) => records.len() * width * size_of::<f32>(),
+                // A token is mostly more than one byte of the text, and four in memory.
+                Takes::Tokens => bytes,
+            };
         self.parts.push((part, records));
     }
 
     /// Decodes the records.
     pub(super) fn decode(self, decoder: &Decoder) -> Prepared {
-        let mut rows = Rows::new(self.row_bytes / size_of::<f32>());
+        let mut rows = self.takes.none();
         let parts = self.parts.into_iter().map(|(mut part, records)| {
             let steps = records.into_iter().map(|record| {
                 let step = step(&record, decoder, &mut rows);
@@ -72,10 +77,10 @@ impl Polled {
     }
 }
 
-fn step(record: &InputRecord, decoder: &Decoder, rows: &mut Rows) -> Step {
+fn step(record: &InputRecord, decoder: &Decoder, rows: &mut Input) -> Step {
     match &record.value {
         None => Step::Tombstone,
-        Some(value) => match decoder.decode(value, rows.values_mut()) {
+        Some(value) => match decoder.decode(value, rows) {
             Ok(()) => Step::Row,
             Err(error) => Step::Undecodable(error.to_string()),
         },
@@ -86,7 +91,7 @@ fn step(record: &InputRecord, decoder: &Decoder, rows: &mut Rows) -> Step {
 pub(super) struct Prepared {
     pub(super) parts: Vec<Part>,
     /// Of all parts, in their order.
-    pub(super) rows: Rows,
+    pub(super) rows: Input,
 }
 
 fn weight(record: &InputRecord) -> usize {
@@ -94,23 +99,22 @@ fn weight(record: &InputRecord) -> usize {
     RECORD_OVERHEAD_BYTES + length(&record.key) + length(&record.value)
 }
 
-/// Gives rows to the engine, in submissions of at most `max_records`, and waits for all answers.
+/// Gives rows to the engine, in submissions that are no larger than a batch, and waits for all answers.
 pub(super) async fn infer(
     engine: Engine,
-    rows: Rows,
+    rows: Input,
     limits: BatchLimits,
 ) -> Result<Vec<Inferred>, EngineError> {
-    let count = rows.len();
-    if count <= limits.max_records {
-        return match count {
+    if rows.len() <= limits.max_records && rows.tokens() <= limits.max_tokens {
+        return match rows.len() {
             0 => Ok(Vec::new()),
             _ => Ok(vec![engine.submit(rows, limits).await?.wait().await?]),
         };
     }
-    let mut pending = Vec::with_capacity(count.div_ceil(limits.max_records));
-    for start in (0..count).step_by(limits.max_records) {
-        let some = rows.slice(start..count.min(start + limits.max_records));
-        pending.push(engine.submit(some, limits).await?);
+    let parts = rows.parts(limits.max_records, limits.max_tokens);
+    let mut pending = Vec::with_capacity(parts.len());
+    for part in parts {
+        pending.push(engine.submit(rows.slice(part), limits).await?);
     }
     let mut answers = Vec::with_capacity(pending.len());
     for answer in pending {

@@ -94,11 +94,12 @@ impl<L: StreamLog> Runtime<L> {
         log: Arc<L>,
         shared: Arc<Shared>,
         stop: watch::Receiver<bool>,
+        decoder: Decoder,
     ) -> Self {
         let lineage = Lineage::new(&spec, &engine, &log.inputs());
         let encoder = OutputEncoder::new(engine.card(), spec.codec.out);
         Self {
-            decoder: Arc::new(Decoder::new(engine.card(), spec.codec.r#in)),
+            decoder: Arc::new(decoder),
             maker: OutputMaker::new(lineage, encoder, spec.on_error.clone()),
             measures: Measures::new(spec.name()),
             spec,
@@ -219,7 +220,7 @@ impl<L: StreamLog> Runtime<L> {
             }
         };
         self.poll_backoff = Backoff::new();
-        let mut polled = Polled::new(self.engine.card().width());
+        let mut polled = Polled::new(self.engine.takes());
         for event in events {
             match event {
                 Event::Assigned(task) => self.assign(task).await?,
@@ -279,6 +280,7 @@ impl<L: StreamLog> Runtime<L> {
     fn begin_inference(&mut self, polled: Polled) {
         let limits = BatchLimits {
             max_records: *self.spec.batch.max_records.get_ref(),
+            max_tokens: *self.spec.batch.max_tokens.get_ref(),
             max_delay: self.spec.batch.max_delay,
         };
         let (engine, bytes) = (self.engine.clone(), polled.bytes);

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use bytes::BytesMut;
 use inference::codec::{Decoder, OutputEncoder};
-use inference::model::{self, LoadOptions, Model, Rows};
+use inference::model::{self, Input, LoadOptions, Model};
 use inference::spec::Codec;
 
 /// A model that turns JSON records into JSON outputs.
@@ -14,7 +14,7 @@ pub struct Scorer {
     decoder: Decoder,
     model: Box<dyn Model>,
     encoder: OutputEncoder,
-    rows: Rows,
+    batch: Input,
     value: BytesMut,
 }
 
@@ -23,9 +23,9 @@ impl Scorer {
     pub fn load(folder: &Path) -> anyhow::Result<Self> {
         let loaded = model::load("mlp", "1", folder, &LoadOptions::default())?;
         Ok(Self {
-            decoder: Decoder::new(&loaded.card, Codec::Json),
+            decoder: Decoder::new(&loaded.card, Codec::Json, None)?,
             encoder: OutputEncoder::new(&loaded.card, Codec::Json),
-            rows: Rows::new(loaded.card.width()),
+            batch: loaded.card.takes().none(),
             model: loaded.model,
             value: BytesMut::new(),
         })
@@ -38,13 +38,13 @@ impl Scorer {
         records: impl IntoIterator<Item = &'a [u8]>,
         mut each: impl FnMut(usize, &[u8]) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        self.rows.values_mut().clear();
+        self.batch.clear();
         for record in records {
-            let rows = self.rows.values_mut();
-            self.decoder.decode(record, rows).context("a record")?;
+            let decoded = self.decoder.decode(record, &mut self.batch);
+            decoded.context("a record")?;
         }
-        let logits = self.model.infer(&self.rows)?;
-        ensure!(logits.len() == self.rows.len(), "a row has no logits");
+        let logits = self.model.infer(&self.batch)?;
+        ensure!(logits.len() == self.batch.len(), "a record has no logits");
         for row in 0..logits.len() {
             self.value.clear();
             self.encoder.encode(logits.row(row), &mut self.value);

@@ -72,11 +72,11 @@ fn both_parsers_agree_on_what_both_may_read() {
                 mutate(&mut record, &mut random);
             }
         }
-        let Some(quick) = decoder.pick_quickly(&record) else {
+        let Some(quick) = decoder.picker.pick_quickly(&record) else {
             continue;
         };
         read_quickly += 1;
-        let thorough = decoder.pick(&record);
+        let thorough = decoder.picker.pick_or_explain(&record);
         assert!(
             thorough
                 .as_ref()
@@ -95,10 +95,15 @@ fn nesting_is_bounded_for_the_quick_parser_alone() {
         let (open, close) = ("[".repeat(depth), "]".repeat(depth));
         format!(r#"{{"a":7,"skipped":{open}{close}}}"#).into_bytes()
     };
-    assert!(decoder.pick_quickly(&nested(MAX_BRACKETS - 1)).is_some());
+    assert!(
+        decoder
+            .picker
+            .pick_quickly(&nested(MAX_BRACKETS - 1))
+            .is_some()
+    );
     for depth in [MAX_BRACKETS, 1_000_000] {
         let record = nested(depth);
-        assert!(decoder.pick_quickly(&record).is_none());
+        assert!(decoder.picker.pick_quickly(&record).is_none());
         let mut row = Vec::new();
         decoder.decode(&record, &mut row).unwrap();
         assert_eq!(row, [7.0, 0.0, 0.0, 0.0]);
