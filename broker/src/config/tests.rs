@@ -58,7 +58,7 @@ fn the_examples_of_the_documented_file_are_legal() {
     let config = deserialize(&examples, Path::new("milena.toml")).expect("legal");
     assert_eq!(config.check(), Ok(()));
     assert_eq!(config.topic.len(), 1);
-    assert_eq!(config.model.len(), 2);
+    assert_eq!(config.model.len(), 3);
     // What is shown as a default is one.
     let shown = config.model_topic.first().expect("an example").get_ref();
     let least = "[[model_topic]]\nname = \"transactions.scored\"\ninput = \"transactions\"\nmodel = \"fraud\"\n";

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 
@@ -37,12 +38,33 @@ struct Maps {
 pub(super) struct Map {
     raw: MmapRaw,
     of: &'static Maps,
+    /// How far the device was asked for what a reader will need.
+    asked_to: AtomicUsize,
 }
 
 impl Map {
     fn new(raw: MmapRaw, of: &'static Maps) -> Self {
         of.count.fetch_add(1, Ordering::Relaxed);
-        Self { raw, of }
+        Self {
+            raw,
+            of,
+            asked_to: AtomicUsize::new(0),
+        }
+    }
+
+    /// What of `ahead`, which begins where a reader is, the device is to be asked for now: what it was not
+    /// asked for before, a quarter of `ahead` at least. Readers at several places may make it ask again.
+    pub fn to_ask(&self, ahead: Range<usize>) -> Range<usize> {
+        let asked_to = self.asked_to.load(Ordering::Relaxed);
+        let from = match ahead.contains(&asked_to) {
+            true => asked_to,
+            false => ahead.start,
+        };
+        if ahead.end.saturating_sub(from) < ahead.len() / 4 {
+            return ahead.end..ahead.end;
+        }
+        self.asked_to.store(ahead.end, Ordering::Relaxed);
+        from..ahead.end
     }
 
     pub fn raw(&self) -> &MmapRaw {
@@ -174,6 +196,19 @@ mod tests {
 
     fn map_of(file: &std::fs::File) -> io::Result<MmapRaw> {
         memmap2::MmapOptions::new().len(10).map_raw_read_only(file)
+    }
+
+    #[test]
+    fn a_reader_that_goes_on_asks_for_everything_once() {
+        static ALL: Maps = Maps::new(|| (4, 6));
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(10).expect("ten bytes");
+        let map = Map::new(map_of(&file).expect("a map"), &ALL);
+        assert_eq!(map.to_ask(10..90), 10..90);
+        assert_eq!(map.to_ask(20..100), 100..100, "too little to ask for");
+        assert_eq!(map.to_ask(30..110), 90..110);
+        assert_eq!(map.to_ask(0..80), 0..80, "from the start again");
+        assert_eq!(map.to_ask(200..280), 200..280, "somewhere else");
     }
 
     #[test]

@@ -123,8 +123,13 @@ impl View {
         true
     }
 
+    /// Has the device begin to read what a reader will need next: `ahead` begins where it is.
+    pub fn read_ahead(&self, ahead: Range<usize>) {
+        self.will_need(self.map.to_ask(ahead));
+    }
+
     /// Has the device begin to read `range`.
-    pub fn will_need(&self, range: Range<usize>) {
+    fn will_need(&self, range: Range<usize>) {
         let end = range.end.min(self.len);
         for start in (range.start..end).step_by(BYTES_PER_ADVICE) {
             let len = (end - start).min(BYTES_PER_ADVICE);

@@ -345,7 +345,7 @@ impl Walk<'_> {
         }
         view.ensure(start..end, self.access)?;
         if self.access == Access::Load && end - start >= READ_ON_FROM_BYTES {
-            view.will_need(end..end.saturating_add(READ_AHEAD_BYTES));
+            view.read_ahead(end..end.saturating_add(READ_AHEAD_BYTES));
         }
         Ok(view.clone().into_bytes(start..end))
     }
