@@ -18,9 +18,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 pub use card::TextCard;
-pub use encoder::Encoder;
 pub use folder::MODULES_FILE;
-pub use head::{Head, Pooling};
+pub use head::Pooling;
 pub use packed::{Lengths, Tokens};
 pub use tokenizer::{Overflow, TOKENIZER_FILE, TextLimits, TokenizeError, Tokenizer};
 
@@ -29,8 +28,9 @@ use super::load::{LoadError, LoadOptions, check_pin};
 use super::{Device, InferError, Input, Model, Rows, Takes};
 use architectures::{Reader, most_bytes};
 use config::EncoderConfig;
+use encoder::Encoder;
 use folder::Usage;
-use head::Classifier;
+use head::{Classifier, Head};
 use tensors::Tensors;
 
 /// What a text model is used for.
