@@ -68,11 +68,6 @@ impl Encoder {
             None => Ok(x),
         }
     }
-
-    /// Where it runs.
-    pub fn device(&self) -> &Device {
-        &self.device
-    }
 }
 
 impl Embeddings {
