@@ -27,7 +27,7 @@ pub struct Options {
     /// Only rows whose name contains this.
     #[arg(long, value_name = "SUBSTRING")]
     row: Option<String>,
-    /// How often each arm of each row is measured [default: 5, or 3 with --short].
+    /// How often each arm of each row is measured [default: 5, or 2 with --short].
     #[arg(long)]
     rounds: Option<usize>,
     /// Fewer rows and rounds: ends in ten minutes.
@@ -127,7 +127,7 @@ fn new_results(bench: &Bench, options: &Options) -> Results {
 }
 
 fn rounds(options: &Options) -> usize {
-    let usual = if options.short { 3 } else { 5 };
+    let usual = if options.short { 2 } else { 5 };
     options.rounds.unwrap_or(usual).max(1)
 }
 
