@@ -143,6 +143,12 @@ fn names_key_and_place() {
             "0",
         ),
         (
+            topics(&[("b", "input='a'\nbatch={max_tokens=0}")]),
+            "model_topic[0].batch.max_tokens",
+            "0 is not between",
+            "0",
+        ),
+        (
             topics(&[("b", "input='a'"), ("b", "input='c'")]),
             "model_topic[1].name",
             "derived topic of model_topic[0]",

@@ -11,8 +11,8 @@ pub use raw::{RawError, decode_raw};
 pub use text::{TextDecoder, TextError};
 
 use crate::feature::Features;
-use crate::model::Input;
 use crate::model::card::Card;
+use crate::model::{Input, Takes};
 use crate::spec::{Codec, TextSpec};
 
 /// Why a record can't be read.
@@ -27,6 +27,9 @@ pub enum DecodeError {
     /// As a text.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The batch is for another model's records.
+    #[error("a batch of {0} is not what this codec reads into")]
+    Form(Takes),
 }
 
 /// A model topic's key that does not fit its model.
@@ -77,10 +80,7 @@ impl Decoder {
                 Ok(decode_raw(record, *width, rows.values_mut())?)
             }
             (Self::Text(text), Input::Tokens(tokens)) => Ok(text.decode(record, tokens)?),
-            _ => {
-                debug_assert!(false, "a batch of another form than the model's");
-                Err(TextError::NotUtf8 { at: 0 }.into())
-            }
+            (_, batch) => Err(DecodeError::Form(batch.form())),
         }
     }
 }

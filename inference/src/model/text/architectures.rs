@@ -5,9 +5,10 @@
 
 use candle_core::Tensor;
 
+use super::attention::{Attention, Rotary};
 use super::config::{Architecture, EncoderConfig, ModernBert};
 use super::encoder::{Embeddings, Encoder, Layer, Norms};
-use super::kernels::{Attention, FeedForward, LayerNorm, Rotary};
+use super::kernels::{FeedForward, LayerNorm};
 use super::tensors::Tensors;
 use crate::model::dense::Dense;
 use crate::model::load::LoadError;

@@ -5,7 +5,8 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::kernels::{Attention, FeedForward, LayerNorm, add};
+use super::attention::Attention;
+use super::kernels::{FeedForward, LayerNorm, add};
 use super::packed::{Lengths, Tokens};
 use crate::model::dense::Dense;
 

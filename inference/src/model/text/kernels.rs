@@ -9,7 +9,6 @@
 use std::cell::RefCell;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor, bail};
-use gemm::Parallelism;
 use pulp::Arch;
 
 use super::super::dense::{Dense, contiguous};
@@ -18,7 +17,7 @@ use super::packed::Lengths;
 /// Numbers of a feed-forward layer's middle that are worked on together: they stay in the cache.
 const MIDDLE_NUMBERS: usize = 256 * 1024;
 /// Sums are kept in so many lanes, as wide as the widest vector.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 thread_local! {
     /// What a kernel needs for as long as it runs.
@@ -26,7 +25,7 @@ thread_local! {
 }
 
 /// Runs with `len` numbers of this thread's scratch memory, of any value.
-fn with_scratch<T>(len: usize, run: impl FnOnce(&mut [f32]) -> T) -> T {
+pub(super) fn with_scratch<T>(len: usize, run: impl FnOnce(&mut [f32]) -> T) -> T {
     SCRATCH.with_borrow_mut(|scratch| {
         if scratch.len() < len {
             scratch.resize(len, 0.0);
@@ -106,7 +105,7 @@ fn map(values: &mut [f32], each: impl Fn(f32) -> f32) {
 
 /// e^x to about 2 units in the last place, without branches.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.3, 88.3);
     // x = n ln 2 + r with |r| <= ln 2 / 2. Adding and taking away 1.5 * 2^23 rounds to an integer.
     const ROUND: f32 = 12_582_912.0;
@@ -233,7 +232,7 @@ impl LayerNorm {
 
 /// In lanes, which the compiler may not do by itself.
 #[inline(always)]
-fn sum(values: &[f32], each: impl Fn(f32) -> f32) -> f32 {
+pub(super) fn sum(values: &[f32], each: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let (chunks, rest) = values.as_chunks::<LANES>();
     for chunk in chunks {
@@ -245,7 +244,7 @@ fn sum(values: &[f32], each: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + of_rest
 }
 
-fn cpu(storage: &candle_core::Storage) -> Result<&CpuStorage> {
+pub(super) fn cpu(storage: &candle_core::Storage) -> Result<&CpuStorage> {
     match storage {
         candle_core::Storage::Cpu(storage) => Ok(storage),
         _ => bail!("weights and rows are on different devices"),
@@ -441,318 +440,8 @@ impl CustomOp1 for Means<'_> {
     }
 }
 
-/// How tokens look at each other.
-#[derive(Clone, Debug)]
-pub struct Attention {
-    /// Heads, between which the width is divided.
-    pub heads: usize,
-    /// How far a token looks to each side; everywhere without one.
-    pub window: Option<usize>,
-    /// Rotates queries and keys by their position.
-    pub rotary: Option<Rotary>,
-}
-
-/// Cosines and sines by position, `[positions, head / 2]`.
-#[derive(Clone, Debug)]
-pub struct Rotary {
-    cos: Tensor,
-    sin: Tensor,
-}
-
-impl Rotary {
-    /// For so many positions of heads of `size` numbers.
-    pub fn new(
-        theta: f64,
-        size: usize,
-        positions: usize,
-        device: &candle_core::Device,
-    ) -> Result<Self> {
-        let half = size / 2;
-        let angles: Vec<f64> = (0..positions)
-            .flat_map(|position| {
-                (0..half).map(move |at| position as f64 / theta.powf(2.0 * at as f64 / size as f64))
-            })
-            .collect();
-        let tensor = |of: fn(f64) -> f64| {
-            let values: Vec<f32> = angles.iter().map(|angle| of(*angle) as f32).collect();
-            Tensor::from_vec(values, (positions, half), device)
-        };
-        Ok(Self {
-            cos: tensor(f64::cos)?,
-            sin: tensor(f64::sin)?,
-        })
-    }
-}
-
-impl Attention {
-    /// Of queries, keys and values side by side, `[tokens, 3 width]`, of texts one after another.
-    pub fn forward(&self, qkv: &Tensor, lengths: &Lengths) -> Result<Tensor> {
-        if qkv.device().is_cpu() {
-            return qkv.apply_op1_no_bwd(&Attend {
-                attention: self,
-                lengths,
-            });
-        }
-        let mut outs = Vec::with_capacity(lengths.as_slice().len());
-        let mut start = 0;
-        for &length in lengths.as_slice() {
-            outs.push(self.of_text(&qkv.narrow(0, start, length)?)?);
-            start += length;
-        }
-        Tensor::cat(&outs, 0)
-    }
-
-    /// From a device's own operations.
-    fn of_text(&self, qkv: &Tensor) -> Result<Tensor> {
-        let (tokens, wide) = qkv.dims2()?;
-        let size = wide / 3 / self.heads;
-        let parts = qkv
-            .reshape((tokens, 3, self.heads, size))?
-            .permute((1, 2, 0, 3))?;
-        let part = |at| parts.get(at)?.contiguous();
-        let (mut q, mut k, v) = (part(0)?, part(1)?, part(2)?);
-        if let Some(rotary) = &self.rotary {
-            let (cos, sin) = (
-                rotary.cos.narrow(0, 0, tokens)?,
-                rotary.sin.narrow(0, 0, tokens)?,
-            );
-            let rotate =
-                |x: &Tensor| candle_nn::rotary_emb::rope(&x.unsqueeze(0)?, &cos, &sin)?.squeeze(0);
-            (q, k) = (rotate(&q)?, rotate(&k)?);
-        }
-        let mut scores = (q.matmul(&k.t()?)? / (size as f64).sqrt())?;
-        if let Some(window) = self.window {
-            let hidden = |i: usize, j: usize| {
-                if i.abs_diff(j) > window {
-                    f32::NEG_INFINITY
-                } else {
-                    0.0
-                }
-            };
-            let mask: Vec<f32> = (0..tokens)
-                .flat_map(|i| (0..tokens).map(move |j| hidden(i, j)))
-                .collect();
-            let mask = Tensor::from_vec(mask, (tokens, tokens), qkv.device())?;
-            scores = scores.broadcast_add(&mask)?;
-        }
-        let shares = candle_nn::ops::softmax_last_dim(&scores)?;
-        shares
-            .matmul(&v)?
-            .transpose(0, 1)?
-            .reshape((tokens, wide / 3))
-    }
-}
-
-struct Attend<'a> {
-    attention: &'a Attention,
-    lengths: &'a Lengths,
-}
-
-impl CustomOp1 for Attend<'_> {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu_fwd(&self, qkv: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let heads = self.attention.heads;
-        let (tokens, wide) = layout.shape().dims2()?;
-        let width = wide / 3;
-        let lengths = self.lengths.as_slice();
-        if heads == 0 || width == 0 || wide != 3 * width || !width.is_multiple_of(heads) {
-            bail!("{wide} numbers are not queries, keys and values of {heads} heads");
-        }
-        if lengths.iter().sum::<usize>() != tokens {
-            bail!(
-                "texts of {} tokens in {tokens}",
-                lengths.iter().sum::<usize>()
-            );
-        }
-        let qkv = contiguous(qkv, layout)?;
-        let rotated = match &self.attention.rotary {
-            Some(rotary) => rotary.rotate(qkv, lengths, heads, width / heads)?,
-            None => Vec::new(),
-        };
-        let qkv = if rotated.is_empty() { qkv } else { &rotated };
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        let mut out = vec![0.0; tokens * width];
-        with_scratch(longest * longest, |scores| {
-            let (mut from, mut to) = (qkv, out.as_mut_slice());
-            for &length in lengths {
-                let (text, from_rest) = from.split_at(length * wide);
-                let (of_text, to_rest) = to.split_at_mut(length * width);
-                for head in 0..heads {
-                    self.head(text, of_text, scores, length, head, width);
-                }
-                (from, to) = (from_rest, to_rest);
-            }
-        });
-        Ok((CpuStorage::F32(out), Shape::from((tokens, width))))
-    }
-}
-
-impl Attend<'_> {
-    /// One head of one text: `text` is `[length, 3 width]`, `out` `[length, width]`.
-    fn head(
-        &self,
-        text: &[f32],
-        out: &mut [f32],
-        scores: &mut [f32],
-        length: usize,
-        head: usize,
-        width: usize,
-    ) {
-        let size = width / self.attention.heads;
-        let at = head * size;
-        let wide = 3 * width;
-        let scores = &mut scores[..length * length];
-        assert!(text.len() == length * wide && out.len() == length * width);
-        // SAFETY: queries, keys and values are `length` rows of `size` numbers, `wide` apart, that begin at
-        // `at`, `width + at` and `2 width + at` of a slice of `length * wide`, with `at + size <= width`.
-        // The scores are `length` rows of `length`, and do not alias.
-        unsafe {
-            multiply(
-                (length, length, size),
-                (scores.as_mut_ptr(), length),
-                (text.as_ptr().add(at), wide, 1),
-                (text.as_ptr().add(width + at), 1, wide),
-                1.0 / (size as f32).sqrt(),
-            );
-        }
-        self.softmax(scores, length);
-        // SAFETY: as above; the output is `length` rows of `size` numbers, `width` apart, from `at` on.
-        unsafe {
-            multiply(
-                (length, size, length),
-                (out.as_mut_ptr().add(at), width),
-                (scores.as_ptr(), length, 1),
-                (text.as_ptr().add(2 * width + at), wide, 1),
-                1.0,
-            );
-        }
-    }
-
-    fn softmax(&self, scores: &mut [f32], length: usize) {
-        let window = self.attention.window.unwrap_or(usize::MAX);
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for (token, row) in scores.chunks_exact_mut(length.max(1)).enumerate() {
-                    let first = token.saturating_sub(window);
-                    let last = token.saturating_add(window).min(length - 1);
-                    row[..first].fill(0.0);
-                    row[last + 1..].fill(0.0);
-                    softmax(&mut row[first..=last]);
-                }
-            },
-        );
-    }
-}
-
-#[inline(always)]
-fn softmax(row: &mut [f32]) {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let (chunks, rest) = row.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
-            *lane = lane.max(*value);
-        }
-    }
-    let largest = lanes
-        .iter()
-        .chain(rest)
-        .copied()
-        .fold(f32::NEG_INFINITY, f32::max);
-    for value in row.iter_mut() {
-        *value = exp(*value - largest);
-    }
-    let scale = 1.0 / sum(row, |x| x);
-    for value in row.iter_mut() {
-        *value *= scale;
-    }
-}
-
-impl Rotary {
-    /// A copy with queries and keys rotated: the first half of a head's numbers with the second.
-    fn rotate(
-        &self,
-        qkv: &[f32],
-        lengths: &[usize],
-        heads: usize,
-        size: usize,
-    ) -> Result<Vec<f32>> {
-        let (cos, cos_layout) = self.cos.storage_and_layout();
-        let (sin, sin_layout) = self.sin.storage_and_layout();
-        let cos = contiguous(cpu(&cos)?, cos_layout)?;
-        let sin = contiguous(cpu(&sin)?, sin_layout)?;
-        let half = size / 2;
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        if longest * half > cos.len() || size != 2 * half {
-            bail!(
-                "a text of {longest} tokens, and positions for {}",
-                cos.len() / half.max(1)
-            );
-        }
-        let mut rotated = qkv.to_vec();
-        let mut rows = rotated.chunks_exact_mut(3 * heads * size);
-        for &length in lengths {
-            for (position, row) in rows.by_ref().take(length).enumerate() {
-                let cos = &cos[position * half..][..half];
-                let sin = &sin[position * half..][..half];
-                // Queries, and behind them keys.
-                for head in row[..2 * heads * size].chunks_exact_mut(size) {
-                    let (a, b) = head.split_at_mut(half);
-                    for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
-                        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-                    }
-                }
-            }
-        }
-        Ok(rotated)
-    }
-}
-
-/// `out = scale * a b` for `a` of m x k and `b` of k x n. `out` has its rows so far apart, the others their
-/// rows and their columns.
-///
-/// # Safety
-///
-/// All elements that this names are within one allocation each, `a`'s and `b`'s are initialized, and `out`'s
-/// are not read or written by anybody else.
-unsafe fn multiply(
-    (m, n, k): (usize, usize, usize),
-    (out, out_rows): (*mut f32, usize),
-    (a, a_rows, a_columns): (*const f32, usize, usize),
-    (b, b_rows, b_columns): (*const f32, usize, usize),
-    scale: f32,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out,
-            1,
-            out_rows as isize,
-            false,
-            a,
-            a_columns as isize,
-            a_rows as isize,
-            b,
-            b_columns as isize,
-            b_rows as isize,
-            0.0_f32,
-            scale,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use candle_core::Device;
 
     use super::*;
@@ -781,7 +470,7 @@ mod tests {
         }
     }
 
-    fn random(count: usize, seed: u64) -> Vec<f32> {
+    pub(in crate::model::text) fn random(count: usize, seed: u64) -> Vec<f32> {
         let mut state = seed;
         let mut next = || {
             state = state
@@ -790,52 +479,6 @@ mod tests {
             ((state >> 40) as f32 / (1 << 24) as f32) * 2.0 - 1.0
         };
         (0..count).map(|_| next()).collect()
-    }
-
-    /// The fused operations and candle's own agree, for texts of several lengths.
-    #[test]
-    fn attention_is_that_of_the_stock_operations() {
-        let (heads, size) = (3, 8);
-        let width = heads * size;
-        let lengths = Lengths::new(vec![1, 17, 5, 40]);
-        let tokens = 63;
-        let qkv = Tensor::from_vec(
-            random(tokens * 3 * width, 1),
-            (tokens, 3 * width),
-            &Device::Cpu,
-        )
-        .unwrap();
-        for window in [None, Some(4)] {
-            for with_rotary in [false, true] {
-                let rotary =
-                    with_rotary.then(|| Rotary::new(10_000.0, size, 64, &Device::Cpu).unwrap());
-                let attention = Attention {
-                    heads,
-                    window,
-                    rotary,
-                };
-                let fused = attention.forward(&qkv, &lengths).unwrap();
-                let mut start = 0;
-                for &length in lengths.as_slice() {
-                    let stock = attention
-                        .of_text(&qkv.narrow(0, start, length).unwrap())
-                        .unwrap();
-                    let difference = (fused.narrow(0, start, length).unwrap() - stock).unwrap();
-                    let most = difference
-                        .abs()
-                        .unwrap()
-                        .max_all()
-                        .unwrap()
-                        .to_scalar::<f32>()
-                        .unwrap();
-                    assert!(
-                        most < 1e-5,
-                        "{most} with window {window:?} and rotary {with_rotary}"
-                    );
-                    start += length;
-                }
-            }
-        }
     }
 
     #[test]

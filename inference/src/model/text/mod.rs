@@ -2,6 +2,7 @@
 //! for classification.
 
 mod architectures;
+mod attention;
 mod card;
 pub mod config;
 mod encoder;
