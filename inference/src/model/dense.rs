@@ -1,63 +1,109 @@
 //! A fully connected layer: `x W + b` in one pass, on the calling thread.
 //!
-//! Candle's own matmul asks for the number of threads on each call, which costs more than a small
-//! layer; this one is never threaded, and starts from the bias instead of adding it in a second pass.
+//! Candle's own matmul asks for the number of threads on each call, which costs more than a small layer; this
+//! one is never threaded, and starts from the bias instead of adding it in a second pass.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, bail};
-use gemm::Parallelism;
+use std::sync::Arc;
 
-/// A layer's weight and bias `[out]`.
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+
+use super::matmul::{Left, Panels, multiply, packed_len, panel_columns};
+
+/// A layer's weight and bias `[out]`. Copies share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Dense {
-    /// `[in, out]`: so it need not be rearranged at each product, which for few rows costs more than the
-    /// product itself.
-    weight: Tensor,
-    bias: Tensor,
+    inputs: usize,
+    outputs: usize,
+    weights: Weights,
+}
+
+#[derive(Clone, Debug)]
+enum Weights {
+    /// On the processor: panels, and the bias filled up to whole ones.
+    Packed {
+        weight: Arc<[f32]>,
+        bias: Arc<[f32]>,
+    },
+    /// On another device: `[in, out]` and `[out]`.
+    Tensors { weight: Tensor, bias: Tensor },
 }
 
 impl Dense {
     /// Of an f32 weight `[out, in]` and bias `[out]`.
     pub(crate) fn new(weight: &Tensor, bias: &Tensor) -> Result<Self> {
-        let (outputs, _inputs) = weight.dims2()?;
+        let (outputs, inputs) = weight.dims2()?;
         if bias.dims1()? != outputs {
             bail!("a bias of {:?} for {outputs} outputs", bias.dims());
         }
+        let weights = if weight.device().is_cpu() {
+            let values = weight.flatten_all()?.to_vec1::<f32>()?;
+            let mut packed = vec![0.0; packed_len(inputs, outputs)];
+            Panels::pack(&mut packed, (inputs, outputs), |input, output| {
+                values.get(output * inputs + input).copied().unwrap_or(0.0)
+            });
+            let mut bias = bias.to_vec1::<f32>()?;
+            bias.resize(outputs.next_multiple_of(panel_columns()), 0.0);
+            Weights::Packed {
+                weight: packed.into(),
+                bias: bias.into(),
+            }
+        } else {
+            Weights::Tensors {
+                weight: weight.t()?.contiguous()?,
+                bias: bias.contiguous()?,
+            }
+        };
         Ok(Self {
-            weight: weight.t()?.contiguous()?,
-            bias: bias.contiguous()?,
+            inputs,
+            outputs,
+            weights,
         })
     }
 
     pub(crate) fn inputs(&self) -> usize {
-        self.weight.dims().first().copied().unwrap_or(0)
+        self.inputs
     }
 
     pub(crate) fn outputs(&self) -> usize {
-        self.weight.dims().get(1).copied().unwrap_or(0)
+        self.outputs
     }
 
     /// `[rows, in]` to `[rows, out]`.
     pub(crate) fn forward(&self, rows: &Tensor) -> Result<Tensor> {
-        if rows.device().is_cpu() {
-            return rows.apply_op1_no_bwd(&MultiplyAdd(self));
+        match &self.weights {
+            Weights::Packed { .. } => rows.apply_op1_no_bwd(&MultiplyAdd(self)),
+            Weights::Tensors { weight, bias } => rows.matmul(weight)?.broadcast_add(bias),
         }
-        rows.matmul(&self.weight)?.broadcast_add(&self.bias)
     }
 
-    /// Rows that are `width` numbers apart, of which the first are the layer's inputs, to `out`; on the
+    /// Rows that are `stride` numbers apart, of which the first are the layer's inputs, to `out`; on the
     /// processor.
-    pub(crate) fn multiply(&self, rows: &[f32], width: usize, out: &mut [f32]) -> Result<()> {
-        let (weight, weight_layout) = self.weight.storage_and_layout();
-        let (bias, bias_layout) = self.bias.storage_and_layout();
-        let (Storage::Cpu(weight), Storage::Cpu(bias)) = (&*weight, &*bias) else {
+    pub(crate) fn multiply(&self, rows: &[f32], stride: usize, out: &mut [f32]) -> Result<()> {
+        let Weights::Packed { weight, bias } = &self.weights else {
             bail!("a dense layer's weights are not on the processor");
         };
-        multiply_add(
-            (rows, width),
-            contiguous(weight, weight_layout)?,
-            contiguous(bias, bias_layout)?,
+        let count = rows.len().checked_div(stride).unwrap_or(0);
+        if stride < self.inputs || rows.len() != count * stride || out.len() != count * self.outputs
+        {
+            bail!(
+                "{} numbers in rows of {stride} for a layer of {} inputs, to {}",
+                rows.len(),
+                self.inputs,
+                out.len()
+            );
+        }
+        let left = Left {
+            values: rows,
+            rows: count,
+            stride,
+        };
+        multiply(
+            left,
+            Panels::new(weight, (self.inputs, self.outputs)),
+            bias,
             out,
-        )
+        );
+        Ok(())
     }
 }
 
@@ -70,7 +116,7 @@ impl CustomOp1 for MultiplyAdd<'_> {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, width) = layout.shape().dims2()?;
-        let (inputs, outputs) = (self.0.inputs(), self.0.outputs());
+        let (inputs, outputs) = (self.0.inputs, self.0.outputs);
         if width != inputs {
             bail!("rows of {width} numbers for a layer of {inputs} inputs");
         }
@@ -78,57 +124,6 @@ impl CustomOp1 for MultiplyAdd<'_> {
         self.0.multiply(contiguous(x, layout)?, width, &mut out)?;
         Ok((CpuStorage::F32(out), Shape::from((rows, outputs))))
     }
-}
-
-/// `out = x W + b`. Rows may be further apart in `x` than a layer's inputs, and have others behind them.
-fn multiply_add(
-    (x, x_width): (&[f32], usize),
-    weight: &[f32],
-    bias: &[f32],
-    out: &mut [f32],
-) -> Result<()> {
-    let outputs = bias.len();
-    let inputs = weight.len().checked_div(outputs).unwrap_or(0);
-    let rows = out.len().checked_div(outputs).unwrap_or(0);
-    if x_width < inputs
-        || x.len() != rows * x_width
-        || weight.len() != outputs * inputs
-        || out.len() != rows * outputs
-    {
-        bail!("a dense layer's storage does not match its shape");
-    }
-    if rows == 0 || inputs == 0 {
-        return Ok(());
-    }
-    for row in out.chunks_exact_mut(outputs) {
-        row.copy_from_slice(bias);
-    }
-    // SAFETY: x is rows x inputs, x_width apart, weight is inputs x outputs, out is rows x outputs, all of
-    // them of exactly these lengths, checked above; out is not aliased.
-    unsafe {
-        gemm::gemm(
-            rows,
-            outputs,
-            inputs,
-            out.as_mut_ptr(),
-            1,
-            outputs as isize,
-            true,
-            x.as_ptr(),
-            1,
-            x_width as isize,
-            weight.as_ptr(),
-            1,
-            outputs as isize,
-            1.0f32,
-            1.0f32,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
-    Ok(())
 }
 
 /// All numbers of a tensor, in order.

@@ -9,6 +9,7 @@ mod forward;
 mod input;
 mod linear;
 mod load;
+mod matmul;
 mod mlp;
 pub mod text;
 mod weights;

@@ -4,12 +4,12 @@
 //! together from the device's own operations.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
-use gemm::Parallelism;
 use pulp::Arch;
 
 use super::kernels::{LANES, cpu, exp, sum, with_scratch};
 use super::packed::Lengths;
 use crate::model::dense::contiguous;
+use crate::model::matmul::{Left, Panels, multiply, multiply_into, packed_len};
 
 /// How tokens look at each other.
 #[derive(Clone, Debug)]
@@ -144,14 +144,24 @@ impl CustomOp1 for Attend<'_> {
         };
         let qkv = if rotated.is_empty() { qkv } else { &rotated };
         let longest = lengths.iter().copied().max().unwrap_or(0);
+        let size = width / heads.max(1);
         let mut out = vec![0.0; tokens * width];
-        with_scratch(longest * longest, |scores| {
+        let keys = packed_len(size, longest);
+        let values = packed_len(longest, size);
+        with_scratch(longest * longest + keys + values, |scratch| {
+            let (scores, scratch) = scratch.split_at_mut(longest * longest);
+            let (keys, values) = scratch.split_at_mut(keys);
             let (mut from, mut to) = (qkv, out.as_mut_slice());
             for &length in lengths {
                 let (text, from_rest) = from.split_at(length * wide);
                 let (of_text, to_rest) = to.split_at_mut(length * width);
+                let mut scratch = Scratch {
+                    scores: &mut scores[..length * length],
+                    keys: &mut keys[..packed_len(size, length)],
+                    values: &mut values[..packed_len(length, size)],
+                };
                 for head in 0..heads {
-                    self.head(text, of_text, scores, length, head, width);
+                    self.head(text, of_text, &mut scratch, (length, width, head * size));
                 }
                 (from, to) = (from_rest, to_rest);
             }
@@ -160,45 +170,44 @@ impl CustomOp1 for Attend<'_> {
     }
 }
 
+/// Of one head of one text.
+struct Scratch<'a> {
+    scores: &'a mut [f32],
+    keys: &'a mut [f32],
+    values: &'a mut [f32],
+}
+
 impl Attend<'_> {
-    /// One head of one text: `text` is `[length, 3 width]`, `out` `[length, width]`.
+    /// One head of one text, whose numbers begin `at`: `text` is `[length, 3 width]`, `out` `[length, width]`.
     fn head(
         &self,
         text: &[f32],
         out: &mut [f32],
-        scores: &mut [f32],
-        length: usize,
-        head: usize,
-        width: usize,
+        scratch: &mut Scratch<'_>,
+        (length, width, at): (usize, usize, usize),
     ) {
         let size = width / self.attention.heads;
-        let at = head * size;
         let wide = 3 * width;
-        let scores = &mut scores[..length * length];
-        assert!(text.len() == length * wide && out.len() == length * width);
-        // SAFETY: queries, keys and values are `length` rows of `size` numbers, `wide` apart, that begin at
-        // `at`, `width + at` and `2 width + at` of a slice of `length * wide`, with `at + size <= width`.
-        // The scores are `length` rows of `length`, and do not alias.
-        unsafe {
-            multiply(
-                (length, length, size),
-                (scores.as_mut_ptr(), length),
-                (text.as_ptr().add(at), wide, 1),
-                (text.as_ptr().add(width + at), 1, wide),
-                1.0 / (size as f32).sqrt(),
-            );
-        }
-        self.softmax(scores, length);
-        // SAFETY: as above; the output is `length` rows of `size` numbers, `width` apart, from `at` on.
-        unsafe {
-            multiply(
-                (length, size, length),
-                (out.as_mut_ptr().add(at), width),
-                (scores.as_ptr(), length, 1),
-                (text.as_ptr().add(2 * width + at), wide, 1),
-                1.0,
-            );
-        }
+        let scale = 1.0 / (size as f32).sqrt();
+        let keys = Panels::pack(scratch.keys, (size, length), |number, token| {
+            scale * text[token * wide + width + at + number]
+        });
+        let queries = Left {
+            values: &text[at..],
+            rows: length,
+            stride: wide,
+        };
+        multiply(queries, keys, &[], scratch.scores);
+        self.softmax(scratch.scores, length);
+        let values = Panels::pack(scratch.values, (length, size), |token, number| {
+            text[token * wide + 2 * width + at + number]
+        });
+        let shares = Left {
+            values: scratch.scores,
+            rows: length,
+            stride: length,
+        };
+        multiply_into(shares, values, &[], (&mut out[at..], width));
     }
 
     fn softmax(&self, scores: &mut [f32], length: usize) {
@@ -281,52 +290,12 @@ impl Rotary {
     }
 }
 
-/// `out = scale * a b` for `a` of m x k and `b` of k x n. `out` has its rows so far apart, the others their
-/// rows and their columns.
-///
-/// # Safety
-///
-/// All elements that this names are within one allocation each, `a`'s and `b`'s are initialized, and `out`'s
-/// are not read or written by anybody else.
-unsafe fn multiply(
-    (m, n, k): (usize, usize, usize),
-    (out, out_rows): (*mut f32, usize),
-    (a, a_rows, a_columns): (*const f32, usize, usize),
-    (b, b_rows, b_columns): (*const f32, usize, usize),
-    scale: f32,
-) {
-    // SAFETY: the caller's.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out,
-            1,
-            out_rows as isize,
-            false,
-            a,
-            a_columns as isize,
-            a_rows as isize,
-            b,
-            b_columns as isize,
-            b_rows as isize,
-            0.0_f32,
-            scale,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
 
-    use super::super::kernels::tests::random;
     use super::*;
+    use crate::model::matmul::tests::random;
 
     /// The fused operations and candle's own agree, for texts of several lengths.
     #[test]

@@ -441,10 +441,11 @@ impl CustomOp1 for Means<'_> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::model::matmul::tests::random;
 
     #[test]
     fn exponential_and_error_function_are_close() {
@@ -468,17 +469,6 @@ pub(super) mod tests {
             assert!((erf(x) - expected).abs() < 5e-7, "erf({x}) = {}", erf(x));
             assert!((erf(-x) + expected).abs() < 5e-7, "erf(-{x}) = {}", erf(-x));
         }
-    }
-
-    pub(in crate::model::text) fn random(count: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            ((state >> 40) as f32 / (1 << 24) as f32) * 2.0 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
     }
 
     #[test]
