@@ -6,17 +6,22 @@ use std::time::{Duration, Instant};
 
 use inference::engine::{BatchLimits, Engine, EngineConfig, EngineError};
 use inference::model::card::{Card, ModelCard};
-use inference::model::{Device, InferError, Input, LoadedModel, Model, ModelInfo, Rows, Takes};
+use inference::model::{
+    Device, Footprint, InferError, Input, LoadedModel, Model, ModelInfo, Rows, Takes,
+};
 
 const CARD: &str =
     r#"{"model_type":"linear","task":"regress","inputs":[{"path":"$.x"}],"output":1}"#;
 const FAILS: f32 = 666.0;
 const PANICS: f32 = 667.0;
+/// Until it is let go.
+const HANGS: f32 = 668.0;
 
 /// Doubles each number; fails on some; notes the sizes of its batches.
 struct Double {
     sizes: Arc<Mutex<Vec<usize>>>,
     shut: Arc<AtomicBool>,
+    let_go: Arc<AtomicBool>,
     replicas: Arc<AtomicUsize>,
 }
 
@@ -30,10 +35,16 @@ impl Model for Double {
     fn device(&self) -> Device {
         Device::Cpu
     }
+    fn footprint(&self) -> Footprint {
+        Footprint::default()
+    }
     fn infer(&mut self, batch: &Input) -> Result<Rows, InferError> {
         let rows = batch.as_rows()?;
         self.sizes.lock().unwrap().push(rows.len());
         while self.shut.load(Ordering::Acquire) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        while rows.values().contains(&HANGS) && !self.let_go.load(Ordering::Acquire) {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert!(
@@ -51,6 +62,7 @@ impl Model for Double {
         Box::new(Self {
             sizes: Arc::clone(&self.sizes),
             shut: Arc::clone(&self.shut),
+            let_go: Arc::clone(&self.let_go),
             replicas: Arc::clone(&self.replicas),
         })
     }
@@ -60,6 +72,7 @@ struct Fixture {
     engine: Engine,
     sizes: Arc<Mutex<Vec<usize>>>,
     shut: Arc<AtomicBool>,
+    let_go: Arc<AtomicBool>,
     replicas: Arc<AtomicUsize>,
 }
 
@@ -68,6 +81,7 @@ fn fixture(config: EngineConfig) -> Fixture {
         Arc::<Mutex<Vec<usize>>>::default(),
         Arc::<AtomicBool>::default(),
     );
+    let let_go = Arc::<AtomicBool>::default();
     let replicas = Arc::new(AtomicUsize::new(0));
     let model = LoadedModel {
         info: ModelInfo {
@@ -79,6 +93,7 @@ fn fixture(config: EngineConfig) -> Fixture {
         model: Box::new(Double {
             sizes: Arc::clone(&sizes),
             shut: Arc::clone(&shut),
+            let_go: Arc::clone(&let_go),
             replicas: Arc::clone(&replicas),
         }),
     };
@@ -86,6 +101,7 @@ fn fixture(config: EngineConfig) -> Fixture {
         engine: Engine::start(model, config).unwrap(),
         sizes,
         shut,
+        let_go,
         replicas,
     }
 }
@@ -199,8 +215,8 @@ async fn bisects_failures_and_panics_out_of_a_batch() {
 #[tokio::test]
 async fn makes_submitters_wait_for_room() {
     let Fixture { engine, shut, .. } = fixture(EngineConfig {
-        workers: 1,
         queue_rows: 10,
+        ..EngineConfig::default()
     });
     shut.store(true, Ordering::Release);
     let first = engine.submit(rows(&[1.0; 10]), LIMITS).await.unwrap();
@@ -258,4 +274,96 @@ async fn refuses_rows_of_another_width() {
             ..
         }
     ));
+}
+
+#[tokio::test]
+async fn takes_a_batch_away_from_a_model_that_does_not_return() {
+    let Fixture {
+        engine,
+        sizes,
+        let_go,
+        ..
+    } = fixture(EngineConfig {
+        timeout: Some(Duration::from_millis(30)),
+        ..EngineConfig::default()
+    });
+    let mut values: Vec<f32> = (0..64).map(|number| number as f32).collect();
+    values[37] = HANGS;
+    let batch = engine.submit(rows(&values), LIMITS).await.unwrap();
+    let after = engine.submit(rows(&[1.5]), LIMITS).await.unwrap();
+    let inferred = batch.wait().await.unwrap();
+    let failed: Vec<(usize, &str)> = inferred
+        .failed
+        .iter()
+        .map(|failed| (failed.row, failed.reason.as_str()))
+        .collect();
+    assert_eq!(failed, [(37, "the model took longer than 30ms")]);
+    for (row, value) in values.iter().enumerate().filter(|(row, _)| *row != 37) {
+        assert_eq!(inferred.logits.row(row), [value * 2.0]);
+    }
+    assert_eq!(after.wait().await.unwrap().logits.values(), [3.0]);
+    // The whole, and a half of each of its halves down to the record; the other halves are one pass each.
+    assert_eq!(sizes.lock().unwrap().len(), 1 + 2 * 6 + 1);
+    // What was left alone ends when the model returns.
+    drop(engine);
+    let_go.store(true, Ordering::Release);
+    let ended = async {
+        while Arc::strong_count(&sizes) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), ended)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn asks_once_for_what_it_keeps() {
+    let Fixture { engine, sizes, .. } = fixture(EngineConfig {
+        cache_bytes: 1 << 20,
+        ..EngineConfig::default()
+    });
+    let ask = async |values: &[f32]| {
+        let pending = engine.submit(rows(values), LIMITS).await.unwrap();
+        pending.wait().await.unwrap()
+    };
+    let first = ask(&[1.0, 2.0, 1.0, FAILS, 1.0]).await;
+    assert_eq!(first.logits.values(), [2.0, 4.0, 2.0, 0.0, 2.0]);
+    assert_eq!(first.failed.len(), 1);
+    assert_eq!(first.failed[0].row, 3);
+    let asked = sizes.lock().unwrap().clone();
+    assert_eq!(asked.first(), Some(&3), "1, 2 and what fails");
+    // All of it is known.
+    assert_eq!(ask(&[2.0, 1.0]).await.logits.values(), [4.0, 2.0]);
+    assert_eq!(*sizes.lock().unwrap(), asked);
+    // What failed is not.
+    let again = ask(&[FAILS, 5.0, FAILS, 2.0]).await;
+    assert_eq!(again.logits.values(), [0.0, 10.0, 0.0, 4.0]);
+    let failed: Vec<usize> = again.failed.iter().map(|failed| failed.row).collect();
+    assert_eq!(failed, [0, 2]);
+    assert_eq!(sizes.lock().unwrap()[asked.len()..], [2, 1, 1]);
+}
+
+#[tokio::test]
+async fn keeps_no_more_than_it_may() {
+    let Fixture { engine, sizes, .. } = fixture(EngineConfig {
+        cache_bytes: 16 << 10,
+        ..EngineConfig::default()
+    });
+    for number in 0..600 {
+        let pending = engine.submit(rows(&[number as f32]), LIMITS).await.unwrap();
+        pending.wait().await.unwrap();
+    }
+    let asked = sizes.lock().unwrap().len();
+    assert_eq!(asked, 600);
+    // Of 16 KiB with at least 128 bytes for each, at most 128 are still there.
+    for number in 0..600 {
+        let pending = engine.submit(rows(&[number as f32]), LIMITS).await.unwrap();
+        assert_eq!(
+            pending.wait().await.unwrap().logits.values(),
+            [number as f32 * 2.0]
+        );
+    }
+    let asked_again = sizes.lock().unwrap().len() - asked;
+    assert!(asked_again >= 600 - 128, "{asked_again}");
 }

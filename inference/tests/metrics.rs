@@ -1,8 +1,7 @@
 //! The metrics of a model topic. Alone in its file, since a recorder is the process's.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,55 +10,9 @@ use inference::engine::{Engine, EngineConfig};
 use inference::model::{LoadOptions, load};
 use inference::spec::{ModelTopicSpec, Start};
 use inference::stream_log::memory::{CommitFault, MemoryTopics, NewRecord};
-use metrics::{
-    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
-};
+use recorder::Kept;
 
-/// Counters and gauges by name and labels; histograms count their values.
-#[derive(Default, Clone)]
-struct Kept(Arc<Mutex<BTreeMap<String, Arc<AtomicU64>>>>);
-
-struct Count(Arc<AtomicU64>);
-
-impl HistogramFn for Count {
-    fn record(&self, _value: f64) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Kept {
-    fn cell(&self, key: &Key) -> Arc<AtomicU64> {
-        let labels: Vec<String> = key
-            .labels()
-            .map(|label| format!("{}={}", label.key(), label.value()))
-            .collect();
-        let name = format!("{}{{{}}}", key.name(), labels.join(","));
-        Arc::clone(self.0.lock().unwrap().entry(name).or_default())
-    }
-
-    /// 0 where there is none yet.
-    fn get(&self, name: &str) -> u64 {
-        let cells = self.0.lock().unwrap();
-        cells
-            .get(name)
-            .map_or(0, |cell| cell.load(Ordering::Relaxed))
-    }
-}
-
-impl Recorder for Kept {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.cell(key))
-    }
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::from_arc(self.cell(key))
-    }
-    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::from_arc(Arc::new(Count(self.cell(key))))
-    }
-}
+mod recorder;
 
 #[tokio::test]
 async fn says_how_a_model_topic_is_doing() {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use inference::engine::{Engine, EngineConfig};
 use inference::model::{
-    self, InferError, Input, LoadOptions, LoadedModel, Model, Rows, Takes, load,
+    self, Footprint, InferError, Input, LoadOptions, LoadedModel, Model, Rows, Takes, load,
 };
 use inference::spec::{ModelTopicSpec, Start};
 use inference::stream_log::memory::{CommitFault, MemoryLog, MemoryTopics, NewRecord};
@@ -471,6 +471,9 @@ impl Model for Fragile {
     }
     fn device(&self) -> model::Device {
         self.0.device()
+    }
+    fn footprint(&self) -> Footprint {
+        self.0.footprint()
     }
     fn infer(&mut self, batch: &Input) -> Result<Rows, InferError> {
         let rows = batch.as_rows()?;

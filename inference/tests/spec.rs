@@ -1,6 +1,7 @@
 //! What is refused in `[[model]]` and `[[model_topic]]`, and where the error points.
 
 use std::path::Path;
+use std::time::Duration;
 
 use inference::spec::{ModelSpec, ModelTopicSpec, Spanned, check};
 use serde::Deserialize;
@@ -43,7 +44,8 @@ fn topics(topics: &[(&str, &str)]) -> String {
 #[test]
 fn takes_the_smallest_and_the_whole() {
     assert_eq!(problem(&topics(&[("b", "input='a'")])).0, "");
-    let whole = "[[model]]\nname='m'\ntask='classify'\nlabels=['a','b']\n\
+    let whole = "[[model]]\nname='m'\ntask='classify'\nlabels=['a','b']\nworkers=2\n\
+        limits={timeout='5s',max_memory='1GiB'}\ncache={max_bytes=4096}\n\
         [[model.version]]\nid='1'\nsource='m'\n[[model.version]]\nid='2'\nsource='m'\n\
         [[model_topic]]\nname='b'\ninput=['a','c']\nmodel='m@2'\ncodec={in='raw',out='json'}\n\
         start='latest'\nguarantee='exactly_once'\noutput={key='input',headers='none'}\n\
@@ -60,6 +62,10 @@ fn takes_the_smallest_and_the_whole() {
         (source.version.as_str(), source.folder),
         ("2", "/etc/m".into())
     );
+    let engine = source.engine;
+    assert_eq!((engine.workers, engine.cache_bytes), (2, 4096));
+    assert_eq!(engine.timeout, Some(Duration::from_secs(5)));
+    assert_eq!(source.max_memory, Some(1 << 30));
 }
 
 #[test]
@@ -92,6 +98,24 @@ fn names_key_and_place() {
             "model[0].name",
             "\"a b\" is not a name",
             "'a b'",
+        ),
+        (
+            format!("{MODEL}workers=0\n"),
+            "model[0].workers",
+            "0 is not between 1 and 256",
+            "0",
+        ),
+        (
+            format!("{MODEL}limits={{timeout='0s'}}\n"),
+            "model[0].limits.timeout",
+            "0ms is not between 1us and 3600s",
+            "'0s'",
+        ),
+        (
+            topics(&[("b", "input='a'\ncodec={out='text'}")]),
+            "model_topic[0].codec.out",
+            "\"text\" is a codec of inputs",
+            "[[model_topic]]",
         ),
         (
             MODEL.replace("source='m'", "source='gone'"),

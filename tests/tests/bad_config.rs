@@ -185,3 +185,32 @@ fn a_codec_that_does_not_fit_its_model_is_named() {
         &["model[0].source", "pooling is about models of texts"],
     );
 }
+
+#[test]
+fn a_model_over_its_memory_is_refused_with_what_it_takes() {
+    let texts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../inference/tests/golden/text/bert");
+    let with_memory = |memory: &str, batch: &str| {
+        with_model(
+            &texts,
+            &format!("workers = 2\nlimits = {{ max_memory = {memory} }}\n"),
+        ) + "codec = { in = \"text\" }\n"
+            + batch
+    };
+    assert!(check(&with_memory("\"8MiB\"", "")).status.success());
+    refused(
+        &with_memory("\"8MiB\"", "batch = { max_tokens = 1000000 }\n"),
+        &[
+            "model_topic[0].batch",
+            "1000000 tokens on each of 2 workers",
+            "limits.max_memory of 8.0 MiB",
+        ],
+    );
+    refused(
+        &with_memory("\"8 apples\"", ""),
+        &["\"8 apples\" is not a size like", "milena.toml:5"],
+    );
+    refused(
+        &with_model(&texts, "limits = { timeout = \"2h\" }\n"),
+        &["\"2h\" is not a duration", "milena.toml:4"],
+    );
+}

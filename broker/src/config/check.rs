@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-use inference::codec::Decoder;
 use inference::spec::{ModelSpec, ModelTopicSpec, SpecError};
+use inference::task::check_fit;
 
 use super::Config;
 use crate::catalog::MAX_PARTITIONS;
@@ -57,7 +57,7 @@ impl Config {
     /// The first model that can't be loaded, or model topic that does not fit its model. Reads every model's
     /// folder.
     pub fn check_weights(&self) -> Result<(), Problem> {
-        let mut cards = HashMap::new();
+        let mut loaded_models = HashMap::new();
         for (index, model) in self.model.iter().map(AsRef::as_ref).enumerate() {
             let model: &ModelSpec = model;
             let versions: Vec<(String, Option<&str>)> = match model.version.as_slice() {
@@ -81,7 +81,8 @@ impl Config {
                     &source.options,
                 )
                 .map_err(|error| Problem::new(&key, error))?;
-                cards.insert((source.name, source.version), loaded.card);
+                let footprint = loaded.model.footprint();
+                loaded_models.insert((source.name, source.version), (loaded.card, footprint));
             }
         }
         for (index, topic) in self.model_topic.iter().map(AsRef::as_ref).enumerate() {
@@ -90,8 +91,9 @@ impl Config {
             let source = topic
                 .resolve_model(&self.model, &self.base_dir)
                 .map_err(|reason| Problem::new(at("model"), reason))?;
-            if let Some(card) = cards.get(&(source.name, source.version)) {
-                Decoder::new(card, topic.codec.r#in, topic.text.as_ref())
+            let key = (source.name.clone(), source.version.clone());
+            if let Some((card, footprint)) = loaded_models.get(&key) {
+                check_fit(topic, &source, card, *footprint)
                     .map_err(|error| Problem::new(at(error.key), error.reason))?;
             }
         }

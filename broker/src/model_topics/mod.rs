@@ -27,7 +27,7 @@ use std::sync::{Arc, PoisonError};
 
 use inference::engine::Engine;
 use inference::spec::{ModelSpec, ModelTopicSpec, Spanned};
-use inference::task::Running;
+use inference::task::{Running, check_fit};
 use storage::LogDir;
 use tokio::runtime::Handle;
 
@@ -308,6 +308,7 @@ async fn load_models(
         let engine = match by_version.get(&key) {
             Some(engine) => engine.clone(),
             None => {
+                let source = source.clone();
                 let engine = tokio::task::spawn_blocking(move || Engine::load(&source))
                     .await
                     .map_err(|error| StartError::new(name, error.to_string()))?
@@ -316,6 +317,8 @@ async fn load_models(
                 engine
             }
         };
+        check_fit(spec, &source, engine.card(), engine.footprint())
+            .map_err(|error| StartError::new(name, error.to_string()))?;
         engines.insert(name.to_owned(), engine);
     }
     Ok(engines)

@@ -68,6 +68,14 @@ impl Dense {
         self.outputs
     }
 
+    /// Of its weights.
+    pub(crate) fn bytes(&self) -> u64 {
+        4 * match &self.weights {
+            Weights::Packed { weight, bias } => weight.len() + bias.len(),
+            Weights::Tensors { weight, bias } => weight.elem_count() + bias.elem_count(),
+        } as u64
+    }
+
     /// `[rows, in]` to `[rows, out]`.
     pub(crate) fn forward(&self, rows: &Tensor) -> Result<Tensor> {
         match &self.weights {

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::{InferError, Rows};
+use super::{Footprint, InferError, Rows, Takes};
 
 /// Elements of a tensor from which candle splits elementwise operations over a pool of its own, whose
 /// threads spin (`PAR_ELEMWISE_MIN` in its `cpu_backend`). Staying below it also keeps what a layer
@@ -37,4 +37,20 @@ pub(super) fn forward(
         all.values_mut().extend(logits);
     }
     Ok(all)
+}
+
+/// Of a network that is run by [`forward`].
+pub(super) fn footprint(weights: u64, takes: Takes, output_width: usize) -> Footprint {
+    let width = match takes {
+        Takes::Rows(width) => width,
+        Takes::Tokens => 0,
+    };
+    Footprint {
+        weights,
+        // A layer's input, its output, and that with an activation.
+        replica: 3 * 4 * POOLED_ELEMENTS as u64,
+        // What a batch is put together of, the batch, and the same of the answers.
+        record: 2 * 4 * (width + output_width) as u64,
+        ..Footprint::default()
+    }
 }

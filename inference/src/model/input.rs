@@ -109,6 +109,28 @@ impl Input {
         }
     }
 
+    /// Each record as whole numbers that no other record has: its tokens, or its numbers' bits.
+    pub fn for_each_bits(&self, mut each: impl FnMut(usize, &[u32])) {
+        match self {
+            Self::Rows(rows) => {
+                let mut bits = Vec::with_capacity(rows.width());
+                for row in 0..rows.len() {
+                    bits.clear();
+                    bits.extend(rows.row(row).iter().map(|number| number.to_bits()));
+                    each(row, &bits);
+                }
+            }
+            Self::Tokens(tokens) => {
+                let mut rest = tokens.ids();
+                for (row, &length) in tokens.lengths().as_slice().iter().enumerate() {
+                    let (text, others) = rest.split_at(length.min(rest.len()));
+                    each(row, text);
+                    rest = others;
+                }
+            }
+        }
+    }
+
     /// Its rows; an error where it has texts.
     pub fn as_rows(&self) -> Result<&Rows, InferError> {
         match self {

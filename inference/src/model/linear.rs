@@ -3,8 +3,8 @@
 use candle_core::Tensor;
 
 use super::dense::Dense;
-use super::forward::forward;
-use super::{Device, InferError, Input, Model, Rows, Takes};
+use super::forward::{footprint, forward};
+use super::{Device, Footprint, InferError, Input, Model, Rows, Takes};
 
 /// A single layer.
 #[derive(Clone, Debug)]
@@ -32,6 +32,10 @@ impl Model for Linear {
 
     fn device(&self) -> Device {
         Device::Cpu
+    }
+
+    fn footprint(&self) -> Footprint {
+        footprint(self.layer.bytes(), self.takes(), self.output_width())
     }
 
     fn infer(&mut self, batch: &Input) -> Result<Rows, InferError> {

@@ -4,8 +4,8 @@ use candle_core::Tensor;
 
 use super::card::Activation;
 use super::dense::Dense;
-use super::forward::forward;
-use super::{Device, InferError, Input, Model, Rows, Takes};
+use super::forward::{footprint, forward};
+use super::{Device, Footprint, InferError, Input, Model, Rows, Takes};
 
 /// Layers with an activation between them.
 #[derive(Clone, Debug)]
@@ -58,6 +58,15 @@ impl Model for Mlp {
 
     fn device(&self) -> Device {
         Device::Cpu
+    }
+
+    fn footprint(&self) -> Footprint {
+        let layers = self.hidden.iter().chain([&self.last]);
+        footprint(
+            layers.map(Dense::bytes).sum(),
+            self.takes(),
+            self.output_width(),
+        )
     }
 
     fn infer(&mut self, batch: &Input) -> Result<Rows, InferError> {

@@ -128,11 +128,62 @@ pub trait Model: Send {
     /// Where it runs.
     fn device(&self) -> Device;
 
+    /// What it takes in memory.
+    fn footprint(&self) -> Footprint;
+
     /// The logits of a batch: one row for each record, in order.
     fn infer(&mut self, batch: &Input) -> Result<Rows, InferError>;
 
     /// Another one of the same weights, for another thread.
     fn replica(&self) -> Box<dyn Model>;
+}
+
+/// What a model takes in memory, in bytes, about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Its weights, which replicas share.
+    pub weights: u64,
+    /// A replica, whatever the batch.
+    pub replica: u64,
+    /// Each record of a batch.
+    pub record: u64,
+    /// Each token of a batch.
+    pub token: u64,
+    /// Each pair of tokens of a batch's longest text.
+    pub pair: u64,
+}
+
+/// How large batches of a model get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LargestBatch {
+    /// Records.
+    pub records: usize,
+    /// Tokens of all texts.
+    pub tokens: usize,
+    /// Tokens of one text.
+    pub longest: usize,
+}
+
+impl Footprint {
+    /// With so many replicas that each run a batch.
+    pub fn bytes(&self, replicas: usize, largest: LargestBatch) -> u64 {
+        let LargestBatch {
+            records,
+            tokens,
+            longest,
+        } = largest;
+        let tokens = tokens.max(longest) as u64;
+        let pairs = (longest as u64).saturating_mul(longest as u64);
+        let batch = [
+            self.replica,
+            self.record.saturating_mul(records as u64),
+            self.token.saturating_mul(tokens),
+            self.pair.saturating_mul(pairs),
+        ];
+        let batch = batch.into_iter().fold(0, u64::saturating_add);
+        self.weights
+            .saturating_add(batch.saturating_mul(replicas as u64))
+    }
 }
 
 /// Which model it is, for lineage.

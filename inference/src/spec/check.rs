@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::{Codec, MAX_BATCH_RECORDS, MAX_BATCH_TOKENS, ModelSpec, ModelTopicSpec, Spanned};
+use super::{
+    Codec, MAX_BATCH_RECORDS, MAX_BATCH_TOKENS, MAX_TIMEOUT, MAX_WORKERS, ModelSpec,
+    ModelTopicSpec, Spanned,
+};
 use crate::model::CARD_FILE;
 
 /// Something wrong in the config, and where.
@@ -127,9 +130,39 @@ fn check_models(models: &[Spanned<ModelSpec>], base_dir: &Path) -> Result<(), Sp
         }
         check_sha256(&model.sha256)
             .map_err(|(span, problem)| error(at("sha256"), span, problem))?;
+        check_limits(model).map_err(|(key, span, problem)| error(at(key), span, problem))?;
         check_versions(&at("version"), model, base_dir)?;
     }
     Ok(())
+}
+
+fn check_limits(model: &ModelSpec) -> Result<(), (&'static str, Range<usize>, Problem)> {
+    if let Some(workers) = &model.workers {
+        in_range(workers, MAX_WORKERS).map_err(|problem| ("workers", workers.span(), problem))?;
+    }
+    match &model.limits.timeout {
+        Some(timeout) if timeout.get_ref().is_zero() => {
+            let problem = Problem::Range {
+                found: "0ms".to_owned(),
+                from: "1us".to_owned(),
+                to: format!("{MAX_TIMEOUT:?}"),
+            };
+            Err(("limits.timeout", timeout.span(), problem))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// From 1 on.
+fn in_range(found: &Spanned<usize>, most: usize) -> Result<(), Problem> {
+    match found.get_ref() {
+        found if (1..=most).contains(found) => Ok(()),
+        found => Err(Problem::Range {
+            found: found.to_string(),
+            from: "1".to_owned(),
+            to: most.to_string(),
+        }),
+    }
 }
 
 fn check_versions(key: &str, model: &ModelSpec, base_dir: &Path) -> Result<(), SpecError> {
@@ -262,14 +295,7 @@ fn check_topic(
             MAX_BATCH_TOKENS,
         ),
     ] {
-        if !(1..=most).contains(found.get_ref()) {
-            let problem = Problem::Range {
-                found: found.to_string(),
-                from: "1".to_owned(),
-                to: most.to_string(),
-            };
-            return Err(error(at(key), found.span(), problem));
-        }
+        in_range(found, most).map_err(|problem| error(at(key), found.span(), problem))?;
     }
     if topic.codec.out == Codec::Text {
         return Err(error(at("codec.out"), topic_span, Problem::TextOutput));

@@ -3,20 +3,29 @@
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error};
+use toml::Spanned;
 
-use super::MAX_BATCH_DELAY;
+use super::{MAX_BATCH_DELAY, MAX_TIMEOUT};
 
 /// A batch's delay, no longer than the longest.
-pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+pub(super) fn delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    up_to(&String::deserialize(deserializer)?, MAX_BATCH_DELAY)
+}
+
+/// A model's timeout, no longer than the longest.
+pub(super) fn timeout<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    match parse(&text) {
-        Some(delay) if delay <= MAX_BATCH_DELAY => Ok(delay),
-        Some(_) => Err(D::Error::custom(format!(
-            "{text:?} is longer than {MAX_BATCH_DELAY:?}"
-        ))),
-        None => Err(D::Error::custom(format!(
+) -> Result<Option<Spanned<Duration>>, D::Error> {
+    let written = Spanned::<String>::deserialize(deserializer)?;
+    let timeout = up_to(written.get_ref(), MAX_TIMEOUT)?;
+    Ok(Some(Spanned::new(written.span(), timeout)))
+}
+
+fn up_to<E: Error>(text: &str, longest: Duration) -> Result<Duration, E> {
+    match parse(text) {
+        Some(duration) if duration <= longest => Ok(duration),
+        Some(_) => Err(E::custom(format!("{text:?} is longer than {longest:?}"))),
+        None => Err(E::custom(format!(
             "{text:?} is not a duration like \"10ms\", \"5s\" or \"1m\""
         ))),
     }

@@ -7,6 +7,9 @@
 //! [[model]]
 //! name   = "fraud"
 //! source = "models/fraud"          # a folder; relative to the config file's folder
+//! workers = 1
+//! limits = { timeout = "5s", max_memory = "1GiB" }
+//! cache  = { max_bytes = "64MiB" }
 //!
 //! [[model_topic]]
 //! name  = "transactions.scored"
@@ -23,6 +26,7 @@
 
 mod check;
 mod duration;
+mod size;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,6 +37,7 @@ pub use toml::Spanned;
 
 pub use check::{Problem, SpecError, check};
 
+use crate::engine::{BatchLimits, EngineConfig};
 use crate::feature::JsonPath;
 use crate::model::LoadOptions;
 use crate::model::card::ModelTask;
@@ -44,6 +49,10 @@ pub const ONLY_VERSION: &str = "1";
 pub const MAX_BATCH_RECORDS: usize = 65_536;
 /// Most tokens of a batch.
 pub const MAX_BATCH_TOKENS: usize = 1 << 20;
+/// Most threads of a model.
+pub const MAX_WORKERS: usize = 256;
+/// Longest that a model may be given for a batch.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Longest wait for a fuller batch.
 pub const MAX_BATCH_DELAY: Duration = Duration::from_secs(60);
 
@@ -71,9 +80,39 @@ pub struct ModelSpec {
     /// Pins the weights file, where it has no versions.
     #[serde(default)]
     pub sha256: Option<Spanned<String>>,
+    /// Threads that run it, each a batch at a time; 1 by default.
+    #[serde(default)]
+    pub workers: Option<Spanned<usize>>,
+    /// What it may take.
+    #[serde(default)]
+    pub limits: LimitsSpec,
+    /// Answers that are kept; none by default.
+    #[serde(default)]
+    pub cache: Option<CacheSpec>,
     /// `[[model.version]]`
     #[serde(default)]
     pub version: Vec<VersionSpec>,
+}
+
+/// What a model may take.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSpec {
+    /// Time for a batch. One that takes longer is halved; a record that takes longer by itself has failed.
+    #[serde(deserialize_with = "duration::timeout")]
+    pub timeout: Option<Spanned<Duration>>,
+    /// Bytes for its weights and the largest batches of all its workers.
+    #[serde(deserialize_with = "size::deserialize")]
+    pub max_memory: Option<Spanned<u64>>,
+}
+
+/// Answers that are kept, to give them again to the same records.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheSpec {
+    /// What they may take.
+    #[serde(deserialize_with = "size::deserialize")]
+    pub max_bytes: Option<Spanned<u64>>,
 }
 
 /// `[[model.version]]`
@@ -100,9 +139,34 @@ pub struct ModelSource {
     pub folder: PathBuf,
     /// For [`crate::model::load`].
     pub options: LoadOptions,
+    /// How it runs.
+    pub engine: EngineConfig,
+    /// What it may take in memory, in bytes.
+    pub max_memory: Option<u64>,
 }
 
 impl ModelSpec {
+    fn engine(&self) -> EngineConfig {
+        let max_bytes = self
+            .cache
+            .as_ref()
+            .and_then(|cache| cache.max_bytes.as_ref());
+        let defaults = EngineConfig::default();
+        EngineConfig {
+            workers: self
+                .workers
+                .as_ref()
+                .map_or(defaults.workers, |given| *given.get_ref()),
+            timeout: self
+                .limits
+                .timeout
+                .as_ref()
+                .map(|timeout| *timeout.get_ref()),
+            cache_bytes: max_bytes.map_or(0, |bytes| *bytes.get_ref()),
+            ..defaults
+        }
+    }
+
     /// The folder and options of a version: of the only one where none is named.
     pub fn resolve(&self, version: Option<&str>, base_dir: &Path) -> Result<ModelSource, String> {
         let name = self.name.get_ref();
@@ -154,6 +218,8 @@ impl ModelSpec {
                 pooling: self.pooling,
                 normalize: self.normalize,
             },
+            engine: self.engine(),
+            max_memory: self.limits.max_memory.as_ref().map(|most| *most.get_ref()),
         })
     }
 }
@@ -224,6 +290,15 @@ impl ModelTopicSpec {
         match model {
             Some(model) => model.resolve(version, base_dir),
             None => Err(format!("there is no model {name:?}")),
+        }
+    }
+
+    /// For the engine.
+    pub fn batch_limits(&self) -> BatchLimits {
+        BatchLimits {
+            max_records: *self.batch.max_records.get_ref(),
+            max_tokens: *self.batch.max_tokens.get_ref(),
+            max_delay: self.batch.max_delay,
         }
     }
 
@@ -393,7 +468,7 @@ pub struct BatchSpec {
     /// Most tokens of a batch of texts; a longer text is a batch of its own.
     pub max_tokens: Spanned<usize>,
     /// How long a batch that is not full may wait for more.
-    #[serde(deserialize_with = "duration::deserialize")]
+    #[serde(deserialize_with = "duration::delay")]
     pub max_delay: Duration,
 }
 

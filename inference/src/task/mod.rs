@@ -19,6 +19,7 @@
 //!   `milena_model_topic_halted`, and [`State::Halted`]. Its positions stay, so that a restart goes on.
 
 mod commit;
+mod fit;
 mod lineage;
 mod measure;
 mod outputs;
@@ -30,6 +31,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
+
+pub use fit::check_fit;
 
 use crate::codec::{CodecError, Decoder};
 use crate::engine::Engine;

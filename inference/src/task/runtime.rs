@@ -16,7 +16,7 @@ use super::outputs::OutputMaker;
 use super::prepare::{Answers, Part, Polled, Prepared, infer};
 use super::{MAX_WAITING_BYTES, POLL_BYTES, Shared, State};
 use crate::codec::{Decoder, OutputEncoder};
-use crate::engine::{BatchLimits, Engine, Inferred};
+use crate::engine::{Engine, Inferred};
 use crate::spec::ModelTopicSpec;
 use crate::stream_log::{
     CommitError, Error, Event, InputRecord, Output, OutputTopic, Positions, StateSink, StreamLog,
@@ -278,11 +278,7 @@ impl<L: StreamLog> Runtime<L> {
     }
 
     fn begin_inference(&mut self, polled: Polled) {
-        let limits = BatchLimits {
-            max_records: *self.spec.batch.max_records.get_ref(),
-            max_tokens: *self.spec.batch.max_tokens.get_ref(),
-            max_delay: self.spec.batch.max_delay,
-        };
+        let limits = self.spec.batch_limits();
         let (engine, bytes) = (self.engine.clone(), polled.bytes);
         let (decoder, seconds) = (Arc::clone(&self.decoder), self.measures.decode.clone());
         let decode = move || {

@@ -12,6 +12,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Te
 use pulp::Arch;
 
 use super::super::dense::{Dense, contiguous};
+use super::config::EncoderConfig;
 use super::packed::Lengths;
 
 /// Numbers of a feed-forward layer's middle that are worked on together: they stay in the cache.
@@ -32,6 +33,12 @@ pub(super) fn with_scratch<T>(len: usize, run: impl FnOnce(&mut [f32]) -> T) -> 
         }
         run(scratch.get_mut(..len).unwrap_or_default())
     })
+}
+
+/// Of scratch memory that does not grow with a text's length.
+pub(super) fn scratch_bytes(config: &EncoderConfig) -> u64 {
+    // A gated layer has its middle twice.
+    4 * MIDDLE_NUMBERS.max(2 * config.middle) as u64
 }
 
 /// What stands between the two products of a feed-forward layer.

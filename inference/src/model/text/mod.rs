@@ -26,9 +26,9 @@ pub use tokenizer::{Overflow, TOKENIZER_FILE, TextLimits, TokenizeError, Tokeniz
 
 use super::card::ModelTask;
 use super::load::{LoadError, LoadOptions, check_pin};
-use super::{Device, InferError, Input, Model, Rows, Takes};
+use super::{Device, Footprint, InferError, Input, Model, Rows, Takes};
 use architectures::{Reader, most_bytes};
-use config::EncoderConfig;
+use config::{Architecture, EncoderConfig};
 use encoder::Encoder;
 use folder::Usage;
 use head::{Classifier, Head};
@@ -59,6 +59,8 @@ struct Inner {
     encoder: Encoder,
     head: Head,
     config: EncoderConfig,
+    /// Of the weights in memory.
+    bytes: u64,
     /// SHA-256 of the weights, in hexadecimal.
     sha256: String,
 }
@@ -177,6 +179,7 @@ impl TextModel {
                 encoder,
                 head,
                 config,
+                bytes: tensors.taken_bytes(),
                 sha256: tensors.sha256.clone(),
             }),
         })
@@ -249,6 +252,22 @@ impl Model for TextModel {
 
     fn device(&self) -> Device {
         Device::Cpu
+    }
+
+    fn footprint(&self) -> Footprint {
+        let EncoderConfig { width, .. } = self.inner.config;
+        let is_rotary = matches!(self.inner.config.architecture, Architecture::ModernBert(_));
+        // Attention is where most is there at a time: what came in, queries, keys and values, and what goes out;
+        // with rotations also what came in normed, and copies of what is rotated.
+        let rows = if is_rotary { 9 } else { 5 };
+        Footprint {
+            weights: self.inner.bytes,
+            replica: kernels::scratch_bytes(&self.inner.config),
+            record: 2 * 4 * self.output_width() as u64,
+            // Tokens' numbers, positions and lengths beside them; keys and values of a head, rearranged.
+            token: 4 * (rows * width) as u64 + 32,
+            pair: 4,
+        }
     }
 
     fn infer(&mut self, batch: &Input) -> Result<Rows, InferError> {

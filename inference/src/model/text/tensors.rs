@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use candle_core::{Device, Tensor};
 use safetensors::SafeTensors;
@@ -34,6 +35,8 @@ pub(super) struct Tensors {
     /// Before every name; none where the checkpoint has the names as they are.
     prefix: String,
     device: Device,
+    /// Numbers of all tensors that were taken.
+    taken: Arc<AtomicU64>,
     /// SHA-256 of the file; of several, of their hashes in order of their names. In hexadecimal.
     pub(super) sha256: String,
 }
@@ -94,6 +97,7 @@ impl Tensors {
             by_name: Arc::new(by_name),
             prefix: String::new(),
             device: device.clone(),
+            taken: Arc::default(),
             sha256: sha256.iter().map(|byte| format!("{byte:02x}")).collect(),
         })
     }
@@ -117,6 +121,11 @@ impl Tensors {
             prefix: String::new(),
             ..self.clone()
         }
+    }
+
+    /// In f32, of all tensors that were taken.
+    pub(super) fn taken_bytes(&self) -> u64 {
+        4 * self.taken.load(Ordering::Relaxed)
     }
 
     /// Where they go.
@@ -148,6 +157,8 @@ impl Tensors {
         let data =
             data.ok_or_else(|| LoadError::Malformed(format!("{name} ends behind its file")))?;
         let tensor = to_f32(&name, shape, &info.shape, info.dtype, data)?;
+        self.taken
+            .fetch_add(tensor.elem_count() as u64, Ordering::Relaxed);
         tensor
             .to_device(&self.device)
             .map_err(|error| LoadError::Malformed(format!("{name}: {error}")))
