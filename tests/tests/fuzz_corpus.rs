@@ -7,13 +7,20 @@ mod allocations;
 mod batches;
 #[path = "../fuzz/entry/broker.rs"]
 mod broker_entry;
+#[path = "../fuzz/folder.rs"]
+mod folder;
 #[path = "../fuzz/entry/indexes.rs"]
 mod indexes;
 #[path = "../fuzz/entry/log_files.rs"]
 mod log_files;
+#[path = "fuzz_corpus/model_seeds.rs"]
+mod model_seeds;
+#[path = "../fuzz/entry/models.rs"]
+mod models;
 #[path = "fuzz_corpus/seeds.rs"]
 mod seeds;
 
+use std::cell::Cell;
 use std::path::Path;
 
 use allocations::peak;
@@ -183,6 +190,32 @@ fn snapshots_of_the_corpus_allocate_in_proportion() {
 #[test]
 fn checkpoints_of_the_corpus_allocate_in_proportion() {
     replay("checkpoint", log_files::checkpoint, 3_000, 64, 16 << 10);
+}
+
+thread_local! {
+    static TELLS_SHORT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Panics of this thread are told without where they come from, which takes a hundred megabytes to find
+/// out: the loader survives those of a tokenizer.
+fn tell_panics_short() {
+    TELLS_SHORT.set(true);
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if TELLS_SHORT.get() {
+            eprintln!("{panic}");
+        } else {
+            usual(panic);
+        }
+    }));
+}
+
+#[test]
+fn model_folders_of_the_corpus_allocate_in_proportion() {
+    tell_panics_short();
+    // A byte of a token is a node of some tokenizers' tries, which takes 400. Beside the sound files, rotations are
+    // made for as many positions as a config says: four tables of up to 131,072 times 12 numbers.
+    replay("model_folder", models::model_folder, 5_000, 500, 32 << 20);
 }
 
 #[test]

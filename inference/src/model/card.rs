@@ -52,6 +52,8 @@
 //!         json.dump(card, file, indent=2)
 //! ```
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::Takes;
@@ -190,11 +192,7 @@ impl InputSpec {
                 if texts.is_empty() {
                     return Err("one_of is empty");
                 }
-                if texts
-                    .iter()
-                    .enumerate()
-                    .any(|(i, text)| texts[..i].contains(text))
-                {
+                if twice(texts).is_some() {
                     return Err("one_of names a text twice");
                 }
                 if self.mean.is_some() || self.std.is_some() || self.transform.is_some() {
@@ -309,6 +307,15 @@ impl CardError {
     }
 }
 
+/// The first text that was there before, and where.
+fn twice(texts: &[String]) -> Option<(usize, &String)> {
+    let mut known = HashSet::with_capacity(texts.len());
+    texts
+        .iter()
+        .enumerate()
+        .find(|(_, text)| !known.insert(text.as_str()))
+}
+
 /// A layer's name and its width in and out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerShape {
@@ -417,13 +424,11 @@ impl ModelCard {
                         ),
                     ));
                 }
-                for (index, label) in labels.iter().enumerate() {
-                    if labels[..index].contains(label) {
-                        return Err(CardError::new(
-                            format!("labels[{index}]"),
-                            format!("{label:?} is there twice"),
-                        ));
-                    }
+                if let Some((index, label)) = twice(labels) {
+                    return Err(CardError::new(
+                        format!("labels[{index}]"),
+                        format!("{label:?} is there twice"),
+                    ));
                 }
             }
         }

@@ -2,7 +2,7 @@
 //! indexes of any bytes beside a log that is sound, or is not.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -13,6 +13,8 @@ use storage::log_dir::{LogDirConfig, OpenLog};
 use storage::partition_log::{Fetched, Read, ReadLimit, Visibility};
 use storage::{Error, LogConfig, LogDir, Offset, PartitionLog};
 use uuid::Uuid;
+
+use crate::folder::Folder;
 
 const NOW_MS: i64 = 1_700_000_000_000;
 const TOPIC_ID: Uuid = Uuid::from_u128(0x0123_4567_89ab_cdef);
@@ -81,16 +83,17 @@ pub fn index(data: &[u8]) {
         2 => Some(sound_log().end / 2),
         _ => Some(sound_log().end),
     };
-    let folder = folder();
-    let _gone_at_the_end = Removed(&folder);
-    lay_out(&folder, &segments, recovery_point, is(2), is(7));
+    let folder = Folder::new();
+    lay_out(folder.path(), &segments, recovery_point, is(2), is(7));
     let config = LogConfig {
         compact: is(3),
         ..config()
     };
     // Once as it was found, and once as the first start has left it.
     for start in 0..2 {
-        let Ok(dir) = open_dir(&folder) else { break };
+        let Ok(dir) = open_dir(folder.path()) else {
+            break;
+        };
         let Ok(log) = open_log(&dir, &config) else {
             assert!(sound.is_none(), "a sound log does not open");
             break;
@@ -105,15 +108,6 @@ pub fn index(data: &[u8]) {
         // Without a clean stop of its own, the second start finds what the first left.
         let stopped = start == 1 || !is(1) || dir.shutdown().is_ok();
         assert!(stopped || sound.is_none(), "a sound log does not close");
-    }
-}
-
-struct Removed<'a>(&'a Path);
-
-impl Drop for Removed<'_> {
-    fn drop(&mut self) {
-        // The next input would find it, and say so.
-        let _ = fs::remove_dir_all(self.0);
     }
 }
 
@@ -235,23 +229,6 @@ fn reseal_all(log: &mut [u8]) {
     }
 }
 
-/// One for each thread, in memory where there is such a place; what the last input has left is gone.
-fn folder() -> PathBuf {
-    let memory = Path::new("/dev/shm");
-    let parent = if memory.is_dir() {
-        memory.to_owned()
-    } else {
-        std::env::temp_dir()
-    };
-    let thread = format!("{:?}", std::thread::current().id());
-    let number: String = thread.chars().filter(char::is_ascii_digit).collect();
-    let folder = parent.join(format!("milena-fuzz-{}-{number}", std::process::id()));
-    if folder.exists() {
-        fs::remove_dir_all(&folder).expect("removes the last input's files");
-    }
-    folder
-}
-
 fn lay_out(
     folder: &Path,
     segments: &[(Offset, Files)],
@@ -326,8 +303,8 @@ fn open_log(dir: &LogDir, config: &LogConfig) -> storage::Result<Arc<PartitionLo
 pub fn sound_log() -> &'static Sound {
     static SOUND: OnceLock<Sound> = OnceLock::new();
     SOUND.get_or_init(|| {
-        let folder = folder();
-        let dir = open_dir(&folder).expect("a new folder");
+        let folder = Folder::new();
+        let dir = open_dir(folder.path()).expect("a new folder");
         let log = open_log(&dir, &config()).expect("a new log");
         let codecs = [Compression::None, Compression::Lz4, Compression::Zstd];
         for n in 0..16 {
@@ -346,9 +323,8 @@ pub fn sound_log() -> &'static Sound {
         }
         dir.shutdown().expect("a clean stop");
         let end = log.offsets().log_end_offset;
-        let segments = read_segments(&folder.join("events-0"));
+        let segments = read_segments(&folder.path().join("events-0"));
         assert_eq!(segments.len(), 2, "two segments");
-        fs::remove_dir_all(&folder).expect("removes the folder");
         let mut all = Vec::new();
         for (_, files) in &segments {
             let bytes = Bytes::from(files.log.clone());

@@ -8,6 +8,7 @@ use storage::batch::{Batch, BatchBuilder, Compression, Header, compress, layout}
 use storage::producer_state::ProducerState;
 
 use crate::indexes;
+use crate::model_seeds::model_folders;
 
 const CODECS: [(&str, Compression); 5] = [
     ("none", Compression::None),
@@ -18,17 +19,22 @@ const CODECS: [(&str, Compression); 5] = [
 ];
 
 /// The inputs of one target.
-struct Seeds(PathBuf);
+pub struct Seeds(PathBuf);
 
 impl Seeds {
-    fn of(target: &str) -> Self {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-        let folder = corpus.join(target);
+    pub fn of(target: &str) -> Self {
+        Self::within("corpus", target)
+    }
+
+    /// In the corpus, or among what once failed.
+    pub fn within(kind: &str, target: &str) -> Self {
+        let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+        let folder = fuzz.join(kind).join(target);
         std::fs::create_dir_all(&folder).expect("a folder");
         Self(folder)
     }
 
-    fn write(&self, name: &str, first: &[u8], bytes: &[u8]) {
+    pub fn write(&self, name: &str, first: &[u8], bytes: &[u8]) {
         let input = [first, bytes].concat();
         std::fs::write(self.0.join(name), input).expect("written");
     }
@@ -60,6 +66,7 @@ fn seeds_for_the_fuzzer() {
     checkpoints();
     group_records();
     framing();
+    model_folders();
 }
 
 /// Batches of every kind in a codec, by name.

@@ -88,11 +88,11 @@ impl Reader<'_> {
         Dense::new(&get("weight", &[width, width])?, &get("bias", &[width])?).map_err(failed)
     }
 
-    fn attention(&self, window: Option<usize>, rotary: Option<Rotary>) -> Attention {
+    fn attention(&self, window: Option<usize>) -> Attention {
         Attention {
             heads: self.config.heads,
             window,
-            rotary,
+            rotary: None,
         }
     }
 
@@ -174,7 +174,7 @@ impl Reader<'_> {
                 qkv: self.together(
                     ["query", "key", "value"].map(|part| name(&format!("attention.self.{part}"))),
                 )?,
-                attention: self.attention(None, None),
+                attention: self.attention(None),
                 output: self.dense(&name("attention.output.dense"), width, width, true)?,
                 feed_forward: self.feed_forward(
                     &name("intermediate.dense"),
@@ -206,7 +206,7 @@ impl Reader<'_> {
                 qkv: self.together(
                     ["q_lin", "k_lin", "v_lin"].map(|part| name(&format!("attention.{part}"))),
                 )?,
-                attention: self.attention(None, None),
+                attention: self.attention(None),
                 output: self.dense(&name("attention.out_lin"), width, width, true)?,
                 feed_forward: self.feed_forward(
                     &name("ffn.lin1"),
@@ -228,17 +228,10 @@ impl Reader<'_> {
 
     fn modernbert(&self, modern: &ModernBert) -> Result<Encoder, LoadError> {
         let (width, config) = (self.width(), self.config);
-        let device = self.device();
-        let rotary = |theta| {
-            Rotary::new(theta, width / config.heads, config.positions, &device).map_err(failed)
-        };
-        let (global, local) = (rotary(modern.global_theta)?, rotary(modern.local_theta)?);
         let layer = |n: usize| {
             let name = |part: &str| format!("layers.{n}.{part}");
-            let attention = match n.is_multiple_of(modern.global_every) {
-                true => self.attention(None, Some(global.clone())),
-                false => self.attention(Some(modern.window), Some(local.clone())),
-            };
+            let looks_everywhere = n.is_multiple_of(modern.global_every);
+            let window = (!looks_everywhere).then_some(modern.window);
             let norm = |part: &str| self.norm(&name(part), modern.norm_bias);
             Ok(Layer {
                 norms: Norms::Before {
@@ -247,7 +240,7 @@ impl Reader<'_> {
                     feed_forward: norm("mlp_norm")?,
                 },
                 qkv: self.dense(&name("attn.Wqkv"), 3 * width, width, modern.attention_bias)?,
-                attention,
+                attention: self.attention(window),
                 output: self.dense(&name("attn.Wo"), width, width, modern.attention_bias)?,
                 feed_forward: self.feed_forward(
                     &name("mlp.Wi"),
@@ -257,18 +250,30 @@ impl Reader<'_> {
                 )?,
             })
         };
+        let embeddings = Embeddings {
+            tokens: self.tensors.get(
+                "embeddings.tok_embeddings.weight",
+                &[config.vocabulary, width],
+            )?,
+            positions: None,
+            norm: self.norm("embeddings.norm", modern.norm_bias)?,
+        };
+        let mut layers: Vec<Layer> = (0..config.layers)
+            .map(layer)
+            .collect::<Result<_, LoadError>>()?;
+        // Last: that there are weights of this width is known now.
+        let device = self.device();
+        let rotary = |theta| {
+            Rotary::new(theta, width / config.heads, config.positions, &device).map_err(failed)
+        };
+        let (global, local) = (rotary(modern.global_theta)?, rotary(modern.local_theta)?);
+        for Layer { attention, .. } in &mut layers {
+            let table = attention.window.map_or(&global, |_| &local);
+            attention.rotary = Some(table.clone());
+        }
         Ok(Encoder {
-            embeddings: Embeddings {
-                tokens: self.tensors.get(
-                    "embeddings.tok_embeddings.weight",
-                    &[config.vocabulary, width],
-                )?,
-                positions: None,
-                norm: self.norm("embeddings.norm", modern.norm_bias)?,
-            },
-            layers: (0..config.layers)
-                .map(layer)
-                .collect::<Result<_, LoadError>>()?,
+            embeddings,
+            layers,
             last_norm: Some(self.norm("final_norm", modern.norm_bias)?),
             device,
         })

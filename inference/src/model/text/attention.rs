@@ -38,14 +38,16 @@ impl Rotary {
         device: &candle_core::Device,
     ) -> Result<Self> {
         let half = size / 2;
-        let angles: Vec<f64> = (0..positions)
-            .flat_map(|position| {
-                (0..half).map(move |at| position as f64 / theta.powf(2.0 * at as f64 / size as f64))
-            })
-            .collect();
         let tensor = |of: fn(f64) -> f64| {
-            let values: Vec<f32> = angles.iter().map(|angle| of(*angle) as f32).collect();
-            Tensor::from_vec(values, (positions, half), device)
+            let values = (0..positions).flat_map(|position| {
+                (0..half).map(move |at| {
+                    of(position as f64 / theta.powf(2.0 * at as f64 / size as f64)) as f32
+                })
+            });
+            // Its length is known: what collects an iterator of iterators does not know it.
+            let mut table = Vec::with_capacity(positions * half);
+            table.extend(values);
+            Tensor::from_vec(table, (positions, half), device)
         };
         Ok(Self {
             cos: tensor(f64::cos)?,

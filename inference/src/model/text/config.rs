@@ -19,6 +19,8 @@ const MAX_LAYERS: usize = 256;
 const MAX_VOCABULARY: usize = 1 << 22;
 /// Longest text.
 const MAX_POSITIONS: usize = 1 << 17;
+/// Numbers of a table of rotations: heads of 128 numbers at the most positions.
+const MAX_ROTATIONS: usize = 1 << 23;
 
 /// What all of them have, under one name each.
 #[derive(Clone, Debug, PartialEq)]
@@ -227,11 +229,15 @@ impl Json {
                 ),
                 "xlm-roberta" => {
                     let padding = self.pad_token_id.unwrap_or(1);
-                    if padding + 1 >= positions {
+                    let Some(left) = positions
+                        .checked_sub(padding)
+                        .and_then(|left| left.checked_sub(1))
+                        .filter(|left| *left > 0)
+                    else {
                         let reason =
                             format!("{positions} leave none behind the padding token, {padding}");
                         return Err(CardError::new("max_position_embeddings", reason));
-                    }
+                    };
                     let segments = between(
                         "type_vocab_size",
                         self.type_vocab_size.unwrap_or(1),
@@ -239,7 +245,7 @@ impl Json {
                     )?;
                     (
                         Architecture::XlmRoberta { padding, segments },
-                        positions - padding - 1,
+                        left,
                         epsilon("layer_norm_eps", self.layer_norm_eps.unwrap_or(1e-5))?,
                         activation("hidden_act", self.hidden_act.as_deref())?,
                     )
@@ -281,6 +287,16 @@ impl Json {
         {
             let reason = format!("heads of {} numbers can't be rotated", width / heads);
             return Err(CardError::new("num_attention_heads", reason));
+        }
+        if matches!(config.architecture, Architecture::ModernBert(_))
+            && config.positions * (width / heads / 2) > MAX_ROTATIONS
+        {
+            let reason = format!(
+                "{} positions of heads of {} numbers are over {MAX_ROTATIONS} rotations",
+                config.positions,
+                width / heads
+            );
+            return Err(CardError::new("max_position_embeddings", reason));
         }
         if let Some(kind) = self
             .problem_type

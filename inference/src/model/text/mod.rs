@@ -12,6 +12,7 @@ mod kernels;
 mod packed;
 mod tensors;
 mod tokenizer;
+mod tokenizer_file;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,18 +1,21 @@
 //! `tokenizer.json`: texts to token ids.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use tokenizers::{PostProcessor, Tokenizer as HfTokenizer, TruncationDirection};
+use tokenizers::{Encoding, PostProcessor, Token, Tokenizer as HfTokenizer, TruncationDirection};
 
 use super::packed::Tokens;
-use super::tensors;
+use super::{tensors, tokenizer_file};
 use crate::model::load::LoadError;
 
 /// The tokenizer's file name.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Largest tokenizer.
 const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
+/// Most tokens that frame a text.
+const MAX_FRAMING: usize = 1024;
 
 /// What becomes of a text of more tokens than there may be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -70,15 +73,17 @@ impl std::fmt::Debug for Tokenizer {
 
 impl Tokenizer {
     /// Reads a folder's tokenizer, for a model of so many tokens.
-    pub(super) fn read(folder: &Path, vocabulary: usize) -> Result<Self, LoadError> {
+    pub fn read(folder: &Path, vocabulary: usize) -> Result<Self, LoadError> {
         let path = folder.join(TOKENIZER_FILE);
         let bytes = tensors::read(&path, MAX_TOKENIZER_BYTES, MAX_TOKENIZER_BYTES)?;
         let refused = |reason: String| LoadError::Tokenizer {
             path: path.clone(),
             reason,
         };
-        let mut inner =
-            HfTokenizer::from_bytes(&bytes).map_err(|error| refused(error.to_string()))?;
+        tokenizer_file::check(&bytes).map_err(refused)?;
+        let mut inner = caught(|| HfTokenizer::from_bytes(&bytes))
+            .ok_or_else(|| refused("its library panics on it".to_owned()))?
+            .map_err(|error| refused(error.to_string()))?;
         let largest = inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
         match largest {
             None => return Err(refused("it has no tokens".to_owned())),
@@ -93,9 +98,10 @@ impl Tokenizer {
         inner.with_padding(None);
         let plain = inner.with_truncation(None).map(|_| ());
         plain.map_err(|error| refused(error.to_string()))?;
-        let framing = inner
-            .get_post_processor()
-            .map_or(0, |frame| frame.added_tokens(false));
+        let framing = framing(&inner).map_err(refused)?;
+        if caught(|| inner.encode_fast("a", false).is_ok()).is_none() {
+            return Err(refused("it panics on a text".to_owned()));
+        }
         Ok(Self {
             inner,
             framing,
@@ -123,6 +129,19 @@ impl Tokenizer {
         limits: TextLimits,
         tokens: &mut Tokens,
     ) -> Result<(), TokenizeError> {
+        // The library has no errors for all that a file may make it do.
+        let ids = caught(|| self.ids(text, limits))
+            .unwrap_or_else(|| Err(TokenizeError::Failed("it panicked".to_owned())))?;
+        match ids.as_slice() {
+            [] => Err(TokenizeError::Empty),
+            ids => {
+                tokens.push(ids);
+                Ok(())
+            }
+        }
+    }
+
+    fn ids(&self, text: &str, limits: TextLimits) -> Result<Vec<u32>, TokenizeError> {
         let failed = |error: tokenizers::Error| TokenizeError::Failed(error.to_string());
         let mut encoding = self.inner.encode_fast(text, false).map_err(failed)?;
         let found = encoding.len() + self.framing;
@@ -140,12 +159,37 @@ impl Tokenizer {
             .inner
             .post_process(encoding, None, true)
             .map_err(failed)?;
-        match framed.get_ids() {
-            [] => Err(TokenizeError::Empty),
-            ids => {
-                tokens.push(ids);
-                Ok(())
-            }
-        }
+        Ok(framed.get_ids().to_vec())
+    }
+}
+
+/// What it gives, unless it panics.
+fn caught<T>(run: impl FnOnce() -> T) -> Option<T> {
+    // A tokenizer is only looked at, and what it keeps for itself is whole at any time.
+    catch_unwind(AssertUnwindSafe(run)).ok()
+}
+
+/// How many tokens frame a text, if it is as many as the file says.
+fn framing(tokenizer: &HfTokenizer) -> Result<usize, String> {
+    let Some(frame) = tokenizer.get_post_processor() else {
+        return Ok(0);
+    };
+    let (one, two) = (frame.added_tokens(false), frame.added_tokens(true));
+    if one.max(two) > MAX_FRAMING {
+        let found = one.max(two);
+        return Err(format!(
+            "it frames a text with {found} tokens, over {MAX_FRAMING}"
+        ));
+    }
+    let text = Encoding::from_tokens(vec![Token::new(0, "a".to_owned(), (0, 1))], 0);
+    let framed = caught(|| tokenizer.post_process(text, None, true))
+        .ok_or("it panics when it frames a text")?
+        .map_err(|error| error.to_string())?;
+    match framed.len() == one + 1 {
+        true => Ok(one),
+        false => Err(format!(
+            "it frames a text with {one} tokens, and makes {} of 1",
+            framed.len()
+        )),
     }
 }
