@@ -513,6 +513,65 @@ async fn bisects_poison_out_of_its_batch() {
     assert_eq!(reasons, ["thirteen", "the model panicked: fourteen"]);
 }
 
+/// Answers so many batches, and waits for more to be allowed.
+struct Allowed {
+    model: Box<dyn Model>,
+    batches: Arc<AtomicUsize>,
+}
+
+impl Model for Allowed {
+    fn takes(&self) -> Takes {
+        self.model.takes()
+    }
+    fn output_width(&self) -> usize {
+        self.model.output_width()
+    }
+    fn device(&self) -> model::Device {
+        self.model.device()
+    }
+    fn footprint(&self) -> Footprint {
+        self.model.footprint()
+    }
+    fn infer(&mut self, batch: &Input) -> Result<Rows, InferError> {
+        let take = || {
+            let less = |left: usize| left.checked_sub(1);
+            self.batches
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
+        };
+        while take().is_err() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.model.infer(batch)
+    }
+    fn replica(&self) -> Box<dyn Model> {
+        Box::new(Self {
+            model: self.model.replica(),
+            batches: Arc::clone(&self.batches),
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_a_slow_model_has_done_is_committed_batch_by_batch() {
+    let topics = topics();
+    topics.append(0, 0, amounts(0..100));
+    let batches = Arc::new(AtomicUsize::new(2));
+    let mut loaded = model();
+    loaded.model = Box::new(Allowed {
+        model: loaded.model,
+        batches: Arc::clone(&batches),
+    });
+    let engine = Engine::start(loaded, EngineConfig::default()).unwrap();
+    let spec = spec("batch = { max_records = 10 }");
+    let running = spawn(spec, engine, topics.open()).unwrap();
+    until_committed(&topics, 0, 0, 20).await;
+    assert_eq!(topics.outputs(OutputTopic::Derived, 0).len(), 20);
+    batches.store(usize::MAX, Ordering::Release);
+    until_committed(&topics, 0, 0, 100).await;
+    running.stop().await;
+    assert_exactly_once(&topics.outputs(OutputTopic::Derived, 0), "first", 0..100);
+}
+
 #[tokio::test]
 async fn shares_an_engine_between_model_topics() {
     let engine = engine();

@@ -10,6 +10,8 @@
 //!   topic is not as slow as one processor can parse.
 //! - One commit is in flight at a time; the next records are polled, decoded and inferred meanwhile, and
 //!   all that is ready then goes into the next commit, so that commits grow with the load.
+//! - A poll is answered, and goes into a commit, piece by piece, as the model's batches are: what a slow model has
+//!   done is not held back, nor lost with the process, for what it has not.
 //! - Outputs are in the order of their inputs, per input partition. Each record gives exactly one: its
 //!   prediction, a tombstone where its value is null, or a dead letter; unless its error is skipped.
 //! - What is in memory is bounded ([`MAX_WAITING_BYTES`]): beyond it nothing is polled.

@@ -99,34 +99,120 @@ fn weight(record: &InputRecord) -> usize {
     RECORD_OVERHEAD_BYTES + length(&record.key) + length(&record.value)
 }
 
-/// Gives rows to the engine, in submissions that are no larger than a batch, and waits for all answers.
-pub(super) async fn infer(
-    engine: Engine,
-    rows: Input,
-    limits: BatchLimits,
-) -> Result<Vec<Inferred>, EngineError> {
-    if rows.len() <= limits.max_records && rows.tokens() <= limits.max_tokens {
-        return match rows.len() {
-            0 => Ok(Vec::new()),
-            _ => Ok(vec![engine.submit(rows, limits).await?.wait().await?]),
-        };
+impl Prepared {
+    /// In the same order, in pieces whose rows are no more than a batch.
+    fn pieces(self, limits: BatchLimits) -> Vec<Self> {
+        let ranges = self.rows.parts(limits.max_records, limits.max_tokens);
+        if ranges.len() < 2 {
+            return vec![self];
+        }
+        let mut parts = self.parts.into_iter().peekable();
+        let mut pieces = Vec::with_capacity(ranges.len());
+        let last = ranges.len() - 1;
+        for (n, range) in ranges.into_iter().enumerate() {
+            let mut left = range.len();
+            let mut of_piece = Vec::new();
+            while n < last
+                && left > 0
+                && let Some(part) = parts.peek_mut()
+            {
+                match part.first_rows(left) {
+                    Some((first, rows)) => {
+                        of_piece.push(first);
+                        left -= rows;
+                    }
+                    None => {
+                        left -= part.rows();
+                        of_piece.extend(parts.next());
+                    }
+                }
+            }
+            if n == last {
+                of_piece.extend(parts.by_ref());
+            }
+            pieces.push(Self {
+                parts: of_piece,
+                rows: self.rows.slice(range),
+            });
+        }
+        pieces
     }
-    let parts = rows.parts(limits.max_records, limits.max_tokens);
-    let mut pending = Vec::with_capacity(parts.len());
-    for part in parts {
-        pending.push(engine.submit(rows.slice(part), limits).await?);
-    }
-    let mut answers = Vec::with_capacity(pending.len());
-    for answer in pending {
-        answers.push(answer.wait().await?);
-    }
-    Ok(answers)
 }
 
-/// The answers of one [`infer`], row by row.
+impl Part {
+    fn rows(&self) -> usize {
+        let is_row = |(_, step): &&(InputRecord, Step)| *step == Step::Row;
+        self.records.iter().filter(is_row).count()
+    }
+
+    /// Takes the records up to the `most`th that is a row off, where others are behind it; with how many rows they
+    /// are.
+    fn first_rows(&mut self, most: usize) -> Option<(Self, usize)> {
+        let rows = self.records.iter().enumerate();
+        let rows = rows.filter(|(_, (_, step))| *step == Step::Row);
+        let (at, _) = rows.take(most).nth(most.checked_sub(1)?)?;
+        if at + 1 == self.records.len() {
+            return None;
+        }
+        let behind = self.records.split_off(at + 1);
+        let records = std::mem::replace(&mut self.records, behind);
+        let next = records
+            .last()
+            .map_or(self.next, |(record, _)| record.offset + 1);
+        Some((
+            Self {
+                records,
+                next,
+                ..*self
+            },
+            most,
+        ))
+    }
+}
+
+/// Some of a poll's records, and what the model made of their rows.
+pub(super) struct Answered {
+    pub(super) parts: Vec<Part>,
+    /// None where they have no rows.
+    pub(super) inferred: Option<Inferred>,
+    /// Whether the poll has no more records.
+    pub(super) is_last: bool,
+}
+
+/// Gives rows to the engine, in submissions that are no larger than a batch, and tells of each when it and those
+/// before are answered: what a slow model has done does not wait for the rest of the poll.
+pub(super) async fn infer(
+    engine: Engine,
+    prepared: Prepared,
+    limits: BatchLimits,
+    tell: impl Fn(Answered),
+) -> Result<(), EngineError> {
+    let mut submitted = Vec::new();
+    for Prepared { parts, rows } in prepared.pieces(limits) {
+        let pending = match rows.len() {
+            0 => None,
+            _ => Some(engine.submit(rows, limits).await?),
+        };
+        submitted.push((parts, pending));
+    }
+    let mut submitted = submitted.into_iter();
+    while let Some((parts, pending)) = submitted.next() {
+        let inferred = match pending {
+            Some(pending) => Some(pending.wait().await?),
+            None => None,
+        };
+        tell(Answered {
+            parts,
+            inferred,
+            is_last: submitted.len() == 0,
+        });
+    }
+    Ok(())
+}
+
+/// The answers of a submission, row by row.
 pub(super) struct Answers {
-    answers: std::vec::IntoIter<Inferred>,
-    current: Option<Inferred>,
+    inferred: Option<Inferred>,
     row: usize,
     failure: usize,
 }
@@ -138,10 +224,9 @@ pub(super) enum Answer<'a> {
 }
 
 impl Answers {
-    pub(super) fn new(answers: Vec<Inferred>) -> Self {
+    pub(super) fn new(inferred: Option<Inferred>) -> Self {
         Self {
-            answers: answers.into_iter(),
-            current: None,
+            inferred,
             row: 0,
             failure: 0,
         }
@@ -149,28 +234,92 @@ impl Answers {
 
     /// Of the next row.
     pub(super) fn next(&mut self) -> Answer<'_> {
-        while self
-            .current
-            .as_ref()
-            .is_none_or(|current| self.row >= current.logits.len())
-        {
-            self.current = self.answers.next();
-            (self.row, self.failure) = (0, 0);
-            if self.current.is_none() {
-                break;
-            }
-        }
         let row = self.row;
         self.row += 1;
-        match &self.current {
-            None => Answer::Failed("the model gave no answer"),
-            Some(current) => match current.failed.get(self.failure) {
-                Some(failed) if failed.row == row => {
-                    self.failure += 1;
-                    Answer::Failed(&failed.reason)
+        let Some(inferred) = self.inferred.as_ref().filter(|all| row < all.logits.len()) else {
+            return Answer::Failed("the model gave no answer");
+        };
+        match inferred.failed.get(self.failure) {
+            Some(failed) if failed.row == row => {
+                self.failure += 1;
+                Answer::Failed(&failed.reason)
+            }
+            _ => Answer::Logits(inferred.logits.row(row)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Rows;
+
+    fn part(steps: &str, first: i64) -> Part {
+        let record = |(n, step): (usize, char)| {
+            let record = InputRecord {
+                offset: first + n as i64,
+                timestamp_ms: 0,
+                key: None,
+                value: None,
+                headers: Vec::new(),
+            };
+            let step = match step {
+                'r' => Step::Row,
+                't' => Step::Tombstone,
+                _ => Step::Undecodable(String::new()),
+            };
+            (record, step)
+        };
+        let records: Vec<_> = steps.chars().enumerate().map(record).collect();
+        Part {
+            task: Task { partition: 0 },
+            generation: 1,
+            input: 0,
+            next: first + records.len() as i64 + 5,
+            records,
+        }
+    }
+
+    #[test]
+    fn pieces_have_each_record_once_and_its_position() {
+        let parts = || {
+            vec![
+                part("rrtr", 0),
+                part("", 0),
+                part("tt", 20),
+                part("rxrrrt", 40),
+            ]
+        };
+        for max_records in 1..9 {
+            let prepared = Prepared {
+                parts: parts(),
+                rows: Rows::from_values(1, (0..7).map(|n| n as f32).collect())
+                    .unwrap()
+                    .into(),
+            };
+            let limits = BatchLimits {
+                max_records,
+                max_tokens: usize::MAX,
+                max_delay: std::time::Duration::ZERO,
+            };
+            let pieces = prepared.pieces(limits);
+            assert_eq!(pieces.len(), 7usize.div_ceil(max_records));
+            let mut offsets = Vec::new();
+            let mut next = Vec::new();
+            for piece in &pieces {
+                let rows: usize = piece.parts.iter().map(Part::rows).sum();
+                assert_eq!(rows, piece.rows.len());
+                for part in &piece.parts {
+                    let of_part = part.records.iter().map(|(record, _)| record.offset);
+                    offsets.extend(of_part.clone());
+                    assert!(of_part.max().is_none_or(|last| last < part.next));
+                    next.push(part.next);
                 }
-                _ => Answer::Logits(current.logits.row(row)),
-            },
+            }
+            assert_eq!(offsets, [0, 1, 2, 3, 20, 21, 40, 41, 42, 43, 44, 45]);
+            for part in parts() {
+                assert!(next.contains(&part.next));
+            }
         }
     }
 }

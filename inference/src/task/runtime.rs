@@ -5,18 +5,18 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-use tokio::task::{JoinError, JoinHandle};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinError;
 use tokio::time::MissedTickBehavior;
 
 use super::commit::{Backoff, Committing};
 use super::lineage::Lineage;
 use super::measure::{self, Measures};
 use super::outputs::OutputMaker;
-use super::prepare::{Answers, Part, Polled, Prepared, infer};
+use super::prepare::{Answered, Answers, Part, Polled, infer};
 use super::{MAX_WAITING_BYTES, POLL_BYTES, Shared, State};
 use crate::codec::{Decoder, OutputEncoder};
-use crate::engine::{Engine, Inferred};
+use crate::engine::Engine;
 use crate::spec::ModelTopicSpec;
 use crate::stream_log::{
     CommitError, Error, Event, InputRecord, Output, OutputTopic, Positions, StateSink, StreamLog,
@@ -42,13 +42,17 @@ pub(super) struct TaskWork {
     pub(super) records: u64,
 }
 
+/// A poll that is decoded, or has rows with the engine.
 struct Inferring {
+    /// Of its records that are not answered.
     bytes: usize,
-    answers: JoinHandle<Inference>,
+    /// How many these are.
+    records: usize,
+    answers: mpsc::UnboundedReceiver<Inference>,
 }
 
-/// The records of a poll, decoded, and what the model made of their rows.
-type Inference = Result<(Vec<Part>, Vec<Inferred>), String>;
+/// Some of a poll's records, or why there will be no more of them.
+type Inference = Result<Answered, String>;
 
 pub(super) struct Runtime<L> {
     pub(super) spec: Arc<ModelTopicSpec>,
@@ -75,7 +79,7 @@ pub(super) struct Runtime<L> {
 enum Turn {
     Stop,
     Committed(Result<Result<(), CommitError>, JoinError>),
-    Inferred(Result<Inference, JoinError>),
+    Inferred(Option<Inference>),
     Polled(Result<Vec<Event>, Error>),
     MeasureLag,
     PollAgain,
@@ -180,14 +184,19 @@ impl<L: StreamLog> Runtime<L> {
             && self.inferring.len() < MAX_INFERRING
             && self.waiting_bytes() < MAX_WAITING_BYTES;
         let committed = self.committing.as_mut().map(|commit| &mut commit.result);
-        let inferred = self.inferring.front_mut().map(|first| &mut first.answers);
+        let inferring = self.inferring.front_mut();
         let log = &self.log;
         let poll_after = self.poll_after;
         tokio::select! {
             biased;
             _ = self.stop.wait_for(|stop| *stop) => Turn::Stop,
             Some(result) = maybe(committed) => Turn::Committed(result),
-            Some(result) = maybe(inferred) => Turn::Inferred(result),
+            inference = async {
+                match inferring {
+                    Some(first) => first.answers.recv().await,
+                    None => std::future::pending().await,
+                }
+            } => Turn::Inferred(inference),
             _ = lag.tick() => Turn::MeasureLag,
             () = async {
                 match poll_after {
@@ -280,6 +289,7 @@ impl<L: StreamLog> Runtime<L> {
     fn begin_inference(&mut self, polled: Polled) {
         let limits = self.spec.batch_limits();
         let (engine, bytes) = (self.engine.clone(), polled.bytes);
+        let records = polled.parts.iter().map(|(_, records)| records.len()).sum();
         let (decoder, seconds) = (Arc::clone(&self.decoder), self.measures.decode.clone());
         let decode = move || {
             let started = Instant::now();
@@ -287,33 +297,56 @@ impl<L: StreamLog> Runtime<L> {
             seconds.record(started.elapsed().as_secs_f64());
             prepared
         };
-        let answers = tokio::spawn(async move {
-            let Prepared { parts, rows } = match bytes {
-                DECODE_APART_BYTES.. => tokio::task::spawn_blocking(decode)
-                    .await
-                    .map_err(|error| format!("decoding failed: {error}"))?,
-                _ => decode(),
+        let (tell, answers) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            let done = async {
+                let prepared = match bytes {
+                    DECODE_APART_BYTES.. => tokio::task::spawn_blocking(decode)
+                        .await
+                        .map_err(|error| format!("decoding failed: {error}"))?,
+                    _ => decode(),
+                };
+                // Nobody may want to know any more.
+                infer(engine, prepared, limits, |answered| {
+                    drop(tell.send(Ok(answered)))
+                })
+                .await
+                .map_err(|error| format!("inference failed: {error}"))
             };
-            let inferred = infer(engine, rows, limits).await;
-            let answers = inferred.map_err(|error| format!("inference failed: {error}"))?;
-            Ok((parts, answers))
+            if let Err(reason) = done.await {
+                let _ = tell.send(Err(reason));
+            }
         });
-        self.inferring.push_back(Inferring { bytes, answers });
+        self.inferring.push_back(Inferring {
+            bytes,
+            records,
+            answers,
+        });
     }
 
     /// Makes outputs of the oldest records that are with the engine.
-    fn take_answers(&mut self, result: Result<Inference, JoinError>) -> Result<(), String> {
-        let Some(inferring) = self.inferring.pop_front() else {
+    fn take_answers(&mut self, inference: Option<Inference>) -> Result<(), String> {
+        let Some(inferring) = self.inferring.front_mut() else {
             return Ok(());
         };
-        let (parts, answers) = result.map_err(|error| format!("inference failed: {error}"))??;
-        for answer in &answers {
-            self.measures.queue.record(answer.queued.as_secs_f64());
-            self.measures.infer.record(answer.inferring.as_secs_f64());
+        let answered = inference.ok_or("inference failed: its task is gone")??;
+        let records: usize = answered.parts.iter().map(|part| part.records.len()).sum();
+        let bytes = match answered.is_last {
+            true => inferring.bytes,
+            false => inferring.bytes * records / inferring.records.max(1),
+        };
+        inferring.bytes -= bytes;
+        inferring.records -= records;
+        if answered.is_last {
+            self.inferring.pop_front();
         }
-        let mut answers = Answers::new(answers);
-        self.ready_bytes += inferring.bytes;
-        for part in parts {
+        if let Some(inferred) = &answered.inferred {
+            self.measures.queue.record(inferred.queued.as_secs_f64());
+            self.measures.infer.record(inferred.inferring.as_secs_f64());
+        }
+        let mut answers = Answers::new(answered.inferred);
+        self.ready_bytes += bytes;
+        for part in answered.parts {
             let (task, input, generation) = (part.task, part.input, part.generation);
             let records = part.records.len() as u64;
             // Also where its task is gone: its rows have answers, which must not go to the next part.
