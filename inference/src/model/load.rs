@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::card::{Card, CardError, ModelCard, ModelTask, ModelType};
 use super::text::{self, Pooling};
 use super::weights::Weights;
-use super::{Input, Linear, LoadedModel, Mlp, Model, ModelInfo, Rows};
+use super::{DeviceChoice, Input, Linear, LoadedModel, Mlp, Model, ModelInfo, Rows};
 
 /// The card's file name.
 pub const CARD_FILE: &str = "config.json";
@@ -148,6 +148,14 @@ pub enum LoadError {
         /// The key.
         key: &'static str,
     },
+    /// There is no such device.
+    #[error("device {choice:?} can't be used: {reason}")]
+    Device {
+        /// As it is written.
+        choice: &'static str,
+        /// Why.
+        reason: String,
+    },
     /// It was loaded, but does not run.
     #[error("the model does not run: {0}")]
     Run(String),
@@ -166,6 +174,8 @@ pub struct LoadOptions {
     pub pooling: Option<Pooling>,
     /// As above.
     pub normalize: Option<bool>,
+    /// Where it is to run.
+    pub device: DeviceChoice,
 }
 
 /// Loads a model from its folder and runs it once. Adds to the histogram `milena_model_load_seconds`.
@@ -238,6 +248,7 @@ fn load_rows(
     for (key, is_given) in [
         ("pooling", options.pooling.is_some()),
         ("normalize", options.normalize.is_some()),
+        ("device", options.device == DeviceChoice::Cuda),
     ] {
         if is_given {
             return Err(LoadError::NotText { key });

@@ -5,6 +5,7 @@
 
 pub mod card;
 mod dense;
+mod device;
 mod forward;
 mod input;
 mod linear;
@@ -16,6 +17,7 @@ mod weights;
 
 use std::sync::Arc;
 
+pub use device::{Device, DeviceChoice};
 pub use input::{Input, Takes};
 pub use linear::Linear;
 pub use load::{CARD_FILE, LoadError, LoadOptions, WEIGHTS_FILE, load, read_card};
@@ -90,21 +92,6 @@ impl Rows {
     pub fn append(&mut self, other: &Self) {
         debug_assert_eq!(self.width, other.width);
         self.values.extend_from_slice(&other.values);
-    }
-}
-
-/// Where a model runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Device {
-    /// The processor.
-    Cpu,
-}
-
-impl std::fmt::Display for Device {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Cpu => f.write_str("cpu"),
-        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! [[model]]
 //! name   = "fraud"
 //! source = "models/fraud"          # a folder; relative to the config file's folder
+//! device = "cpu"                   # cpu | cuda | auto
 //! workers = 1
 //! limits = { timeout = "5s", max_memory = "1GiB" }
 //! cache  = { max_bytes = "64MiB" }
@@ -39,9 +40,9 @@ pub use check::{Problem, SpecError, check};
 
 use crate::engine::{BatchLimits, EngineConfig};
 use crate::feature::JsonPath;
-use crate::model::LoadOptions;
 use crate::model::card::ModelTask;
 use crate::model::text::{Overflow, Pooling};
+use crate::model::{DeviceChoice, LoadOptions};
 
 /// The version of a model that names none.
 pub const ONLY_VERSION: &str = "1";
@@ -77,6 +78,9 @@ pub struct ModelSpec {
     /// Whether embeddings are scaled to a length of 1, in place of what the folder says.
     #[serde(default)]
     pub normalize: Option<bool>,
+    /// Where it is to run; on the processor by default.
+    #[serde(default)]
+    pub device: DeviceChoice,
     /// Pins the weights file, where it has no versions.
     #[serde(default)]
     pub sha256: Option<Spanned<String>>,
@@ -217,6 +221,7 @@ impl ModelSpec {
                 labels: self.labels.clone(),
                 pooling: self.pooling,
                 normalize: self.normalize,
+                device: self.device,
             },
             engine: self.engine(),
             max_memory: self.limits.max_memory.as_ref().map(|most| *most.get_ref()),

@@ -60,6 +60,7 @@ struct Inner {
     encoder: Encoder,
     head: Head,
     config: EncoderConfig,
+    device: Device,
     /// Of the weights in memory.
     bytes: u64,
     /// SHA-256 of the weights, in hexadecimal.
@@ -116,7 +117,11 @@ pub(super) fn load(
     let tokenizer = Arc::new(Tokenizer::read(folder, config.vocabulary)?);
     let positions = config.positions;
     let pin = options.sha256.as_deref();
-    let model = TextModel::of(folder, config, text_task, pin, &candle_core::Device::Cpu)?;
+    let device = options.device.open().map_err(|error| LoadError::Device {
+        choice: options.device.name(),
+        reason: error.to_string(),
+    })?;
+    let model = TextModel::of(folder, config, text_task, pin, &device)?;
     let embeds = task == ModelTask::Embed;
     let card = TextCard {
         task,
@@ -180,6 +185,11 @@ impl TextModel {
                 encoder,
                 head,
                 config,
+                device: if device.is_cpu() {
+                    Device::Cpu
+                } else {
+                    Device::Cuda
+                },
                 bytes: tensors.taken_bytes(),
                 sha256: tensors.sha256.clone(),
             }),
@@ -252,7 +262,7 @@ impl Model for TextModel {
     }
 
     fn device(&self) -> Device {
-        Device::Cpu
+        self.inner.device
     }
 
     fn footprint(&self) -> Footprint {
