@@ -573,6 +573,28 @@ async fn what_a_slow_model_has_done_is_committed_batch_by_batch() {
 }
 
 #[tokio::test]
+async fn a_poll_that_takes_long_to_decode_keeps_its_turn_at_the_model() {
+    let topics = topics();
+    let long = format!(r#"{{"other":[{}0],"amount":1}}"#, "[],".repeat(100_000));
+    let mut quick = record(r#"{"amount":2}"#);
+    // Enough to be decoded on a thread of its own.
+    quick.key = Some(vec![b'k'; 100_000].into());
+    topics.append(0, 0, vec![record(long), quick]);
+    let batches = Arc::new(AtomicUsize::new(1));
+    let mut loaded = model();
+    loaded.model = Box::new(Allowed {
+        model: loaded.model,
+        batches: Arc::clone(&batches),
+    });
+    let engine = Engine::start(loaded, EngineConfig::default()).unwrap();
+    let running = spawn(spec("batch = { max_records = 1 }"), engine, topics.open()).unwrap();
+    until_committed(&topics, 0, 0, 1).await;
+    batches.store(usize::MAX, Ordering::Release);
+    until_committed(&topics, 0, 0, 2).await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn shares_an_engine_between_model_topics() {
     let engine = engine();
     let topics: Vec<MemoryTopics> = (0..3).map(|_| topics()).collect();

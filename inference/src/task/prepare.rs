@@ -1,7 +1,7 @@
 //! From what a poll tells to rows for the engine, with the bad records set aside.
 
 use crate::codec::Decoder;
-use crate::engine::{BatchLimits, Engine, EngineError, Inferred};
+use crate::engine::{BatchLimits, Engine, EngineError, Inferred, Pending};
 use crate::model::{Input, Takes};
 use crate::stream_log::{InputRecord, Task};
 
@@ -179,14 +179,15 @@ pub(super) struct Answered {
     pub(super) is_last: bool,
 }
 
-/// Gives rows to the engine, in submissions that are no larger than a batch, and tells of each when it and those
-/// before are answered: what a slow model has done does not wait for the rest of the poll.
-pub(super) async fn infer(
-    engine: Engine,
+/// Some of a poll's records, and the answer that is to come where they have rows.
+type Submitted = Vec<(Vec<Part>, Option<Pending>)>;
+
+/// Gives rows to the engine, in submissions that are no larger than a batch.
+pub(super) async fn submit(
+    engine: &Engine,
     prepared: Prepared,
     limits: BatchLimits,
-    tell: impl Fn(Answered),
-) -> Result<(), EngineError> {
+) -> Result<Submitted, EngineError> {
     let mut submitted = Vec::new();
     for Prepared { parts, rows } in prepared.pieces(limits) {
         let pending = match rows.len() {
@@ -195,6 +196,15 @@ pub(super) async fn infer(
         };
         submitted.push((parts, pending));
     }
+    Ok(submitted)
+}
+
+/// Tells of each submission when it and those before are answered: what a slow model has done does not wait for the
+/// rest of the poll.
+pub(super) async fn answers(
+    submitted: Submitted,
+    tell: impl Fn(Answered),
+) -> Result<(), EngineError> {
     let mut submitted = submitted.into_iter();
     while let Some((parts, pending)) = submitted.next() {
         let inferred = match pending {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinError;
 use tokio::time::MissedTickBehavior;
 
@@ -13,7 +13,7 @@ use super::commit::{Backoff, Committing};
 use super::lineage::Lineage;
 use super::measure::{self, Measures};
 use super::outputs::OutputMaker;
-use super::prepare::{Answered, Answers, Part, Polled, infer};
+use super::prepare::{self, Answered, Answers, Part, Polled, submit};
 use super::{MAX_WAITING_BYTES, POLL_BYTES, Shared, State};
 use crate::codec::{Decoder, OutputEncoder};
 use crate::engine::Engine;
@@ -66,6 +66,8 @@ pub(super) struct Runtime<L> {
     pub(super) tasks: BTreeMap<Task, TaskWork>,
     next_generation: u64,
     inferring: VecDeque<Inferring>,
+    /// Ends when all polls so far have their rows with the engine.
+    turn: Option<oneshot::Receiver<()>>,
     pub(super) committing: Option<Committing>,
     /// Of outputs that are ready and not in a commit yet.
     pub(super) ready_bytes: usize,
@@ -114,6 +116,7 @@ impl<L: StreamLog> Runtime<L> {
             tasks: BTreeMap::new(),
             next_generation: 0,
             inferring: VecDeque::new(),
+            turn: None,
             committing: None,
             ready_bytes: 0,
             poll_backoff: Backoff::new(),
@@ -298,6 +301,8 @@ impl<L: StreamLog> Runtime<L> {
             prepared
         };
         let (tell, answers) = mpsc::unbounded_channel();
+        let (turn, ended) = oneshot::channel::<()>();
+        let before = self.turn.replace(ended);
         tokio::spawn(async move {
             let done = async {
                 let prepared = match bytes {
@@ -306,12 +311,16 @@ impl<L: StreamLog> Runtime<L> {
                         .map_err(|error| format!("decoding failed: {error}"))?,
                     _ => decode(),
                 };
+                // The next poll may be decoded before, and must not get the model before.
+                if let Some(before) = before {
+                    let _ = before.await;
+                }
+                let failed = |error| format!("inference failed: {error}");
+                let submitted = submit(&engine, prepared, limits).await.map_err(failed)?;
+                drop(turn);
                 // Nobody may want to know any more.
-                infer(engine, prepared, limits, |answered| {
-                    drop(tell.send(Ok(answered)))
-                })
-                .await
-                .map_err(|error| format!("inference failed: {error}"))
+                let tell = |answered| drop(tell.send(Ok(answered)));
+                prepare::answers(submitted, tell).await.map_err(failed)
             };
             if let Err(reason) = done.await {
                 let _ = tell.send(Err(reason));
