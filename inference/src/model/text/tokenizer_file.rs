@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine, alphabet};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -21,6 +23,12 @@ const MAX_EXPRESSIONS: usize = 16;
 const MAX_GROWTH: u64 = 1024;
 /// What tokens that are found in normalized texts may come to when they are normalized, in bytes.
 const MAX_GROWN_TOKENS: u64 = 256 << 10;
+
+/// As the library reads it.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 #[derive(Deserialize)]
 struct File<'a> {
@@ -165,7 +173,9 @@ fn replaced(pattern: Option<&Value>, by: usize) -> usize {
 /// Of SentencePiece's table of what letters become: a trie with its length in front, and texts with a zero
 /// behind each.
 fn longest_entry(table: &str) -> Result<usize, String> {
-    let bytes = base64(table).ok_or("precompiled_charsmap is not base64")?;
+    let bytes = BASE64
+        .decode(table)
+        .map_err(|error| format!("precompiled_charsmap is not base64: {error}"))?;
     let Some((length, rest)) = bytes.split_first_chunk::<4>() else {
         return Err("precompiled_charsmap is too short".to_owned());
     };
@@ -176,28 +186,6 @@ fn longest_entry(table: &str) -> Result<usize, String> {
     })?;
     let lengths = texts.split(|byte| *byte == 0).map(<[u8]>::len);
     Ok(lengths.max().unwrap_or(0))
-}
-
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut bits, mut count) = (0u32, 0);
-    for digit in text.trim_end_matches('=').bytes() {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6) | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push((bits >> count) as u8);
-        }
-    }
-    Some(bytes)
 }
 
 /// Reads JSON without keeping it: no text of it is longer than this.
