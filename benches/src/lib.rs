@@ -6,8 +6,10 @@
 //! - `partitions`: starts, stops, memory, files and maps with 10,000 partitions;
 //! - `durability`: what it costs to wait for the disk;
 //! - `compaction_under_load`: what compaction leaves, takes and costs while producers run;
+//! - `encoder`: a text encoder beside ONNX Runtime, PyTorch and stock Candle;
 //! - `recompression`: what it costs to store batches in another codec than they come in.
 
+pub mod encoder;
 pub mod log;
 pub mod process;
 pub mod raw;

@@ -1,93 +1,190 @@
-//! How fast a text encoder runs by itself, on one thread: texts of random tokens, of one length or of many.
+//! MiniLM by Milena, ONNX Runtime, PyTorch and stock Candle: the same tokens, the same number of threads, by turns
+//! in one run.
 //!
 //! ```sh
-//! cargo run --release -p benches --bin encoder -- FOLDER --length 20 --length 128
+//! cargo run --release -p benches --features stock-candle --bin encoder
 //! ```
 //!
-//! The folder is a Hugging Face one. Of each length the table has texts in a second at the best batch, and the
-//! median time of a text by itself. GFLOP/s count the multiplications of the layers.
+//! It fetches the model (`tests/minilm/fetch`) and Python's packages (`benches/versus/python`). Texts have 20 or
+//! 128 tokens each, or are those of `tests/minilm/texts.txt`, as they come and sorted by their length; Milena
+//! packs what the others pad. Of each case the table has the texts in a second at each arm's best batch, and
+//! the median time of a text by itself, medians of the rounds, and what Milena's are of the others', medians of
+//! the rounds' ratios.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
-use benches::statistics::percentile;
-use candle_core::Device;
+use benches::encoder::arm::{ARMS, Arm};
+use benches::encoder::cases::{Cases, cases};
+use benches::encoder::{Asked, Figure, milena};
+use benches::statistics::{median, ratios};
+use benches::versus::model::minilm;
 use clap::Parser;
-use inference::model::text::{Pooling, TextModel, TextTask, Tokens};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[derive(Debug, Parser)]
 struct Options {
-    /// The model's folder.
-    folder: PathBuf,
-    /// Tokens of each text.
-    #[arg(long = "length", value_name = "TOKENS", default_values_t = [20, 128])]
-    lengths: Vec<usize>,
-    /// Texts in a batch.
-    #[arg(long = "batch", value_name = "TEXTS", default_values_t = [1, 8, 32, 64])]
+    /// Another BERT's folder, with model.onnx.
+    #[arg(long)]
+    model: Option<PathBuf>,
+    /// Threads.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+    threads: Vec<usize>,
+    /// Texts at a time, of which the best counts.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
     batches: Vec<usize>,
-    /// For each batch size.
-    #[arg(long, default_value_t = 2.0)]
+    /// For each case and batch.
+    #[arg(long, default_value_t = 1.0)]
     seconds: f64,
+    /// How often all arms have their turn.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Is this arm, and not all of them.
+    #[arg(long, hide = true)]
+    arm: Option<String>,
+    /// What such an arm is given.
+    #[arg(long, hide = true)]
+    cases: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    let task = TextTask::Embed {
-        pooling: Pooling::Mean,
-        normalize: true,
-    };
-    let model = TextModel::read(&options.folder, task, &Device::Cpu).context("the model")?;
-    println!(
-        "| tokens | texts in a batch | texts/s | p50 of a batch, ms | GFLOP/s |\n|---|---|---|---|---|"
-    );
-    for &length in &options.lengths {
-        for &texts in &options.batches {
-            let batch = batch(texts, length, model.config().vocabulary);
-            let times = run(&model, &batch, Duration::from_secs_f64(options.seconds))?;
-            let p50 = percentile(&times, 0.5);
-            let flops = flops(&model, texts, length);
-            println!(
-                "| {length} | {texts} | {:.1} | {p50:.2} | {:.0} |",
-                texts as f64 / p50 * 1e3,
-                flops / p50 / 1e6
-            );
+    match (&options.arm, &options.cases, &options.model) {
+        (Some(arm), Some(cases), Some(folder)) => {
+            let cases: Cases = read(cases)?;
+            let asked = options.asked(folder.clone(), options.threads[0]);
+            match arm.as_str() {
+                "milena" => milena::serve(&asked, &cases),
+                #[cfg(feature = "stock-candle")]
+                "candle" => benches::encoder::stock::serve(&asked, &cases),
+                other => anyhow::bail!("there is no arm {other:?} in this build"),
+            }
+        }
+        _ => compare(&options),
+    }
+}
+
+impl Options {
+    fn asked(&self, folder: PathBuf, threads: usize) -> Asked {
+        Asked {
+            folder,
+            threads,
+            batches: self.batches.clone(),
+            time: Duration::from_secs_f64(self.seconds),
         }
     }
+}
+
+/// As Python has them: an object.
+fn read(path: &PathBuf) -> anyhow::Result<Cases> {
+    let json = std::fs::read(path).context("the cases")?;
+    let object: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&json)?;
+    object
+        .into_iter()
+        .map(|(case, texts)| Ok((case, serde_json::from_value(texts)?)))
+        .collect()
+}
+
+/// By round, the figures of an arm with so many threads.
+struct Measured {
+    arm: &'static str,
+    threads: usize,
+    rounds: Vec<Vec<Figure>>,
+}
+
+impl Measured {
+    /// At the best batch of each round.
+    fn rates(&self, case: &str) -> Vec<Option<f64>> {
+        let best = |round: &Vec<Figure>| {
+            let of_case = round.iter().filter(|figure| figure.case == case);
+            of_case
+                .map(|figure| figure.texts_per_second)
+                .reduce(f64::max)
+        };
+        self.rounds.iter().map(best).collect()
+    }
+
+    fn times(&self, case: &str) -> Vec<Option<f64>> {
+        let alone = |round: &Vec<Figure>| {
+            let found = round.iter().find(|f| f.case == case && f.batch == 1);
+            found.map(|figure| figure.p50_ms)
+        };
+        self.rounds.iter().map(alone).collect()
+    }
+}
+
+fn compare(options: &Options) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let model = match &options.model {
+        Some(model) => model.clone(),
+        None => minilm::with_onnx(folder.path())?,
+    };
+    let cases = cases(&model)?;
+    let path = folder.path().join("cases.json");
+    let object: serde_json::Map<String, serde_json::Value> = cases
+        .iter()
+        .map(|(case, texts)| (case.clone(), serde_json::json!(texts)))
+        .collect();
+    std::fs::write(&path, serde_json::to_vec(&object)?)?;
+    let arms: Vec<(&str, Arm)> = ARMS
+        .into_iter()
+        .filter(|(_, arm)| *arm != Arm::StockCandle || cfg!(feature = "stock-candle"))
+        .collect();
+    let mut measured: Vec<Measured> = Vec::new();
+    for &threads in &options.threads {
+        for (arm, _) in &arms {
+            measured.push(Measured {
+                arm,
+                threads,
+                rounds: Vec::new(),
+            });
+        }
+    }
+    for round in 1..=options.rounds {
+        for measured in &mut measured {
+            eprintln!(
+                "round {round}: {} with {} threads",
+                measured.arm, measured.threads
+            );
+            let asked = options.asked(model.clone(), measured.threads);
+            let arm = arms.iter().find(|(name, _)| *name == measured.arm);
+            let (_, arm) = arm.context("an arm")?;
+            measured.rounds.push(arm.measure(&asked, &path)?);
+        }
+    }
+    print(&cases, &measured);
     Ok(())
 }
 
-fn batch(texts: usize, length: usize, vocabulary: usize) -> Tokens {
-    let mut tokens = Tokens::default();
-    for text in 0..texts {
-        let ids: Vec<u32> = (0..length)
-            .map(|at| ((text * 7919 + at * 104_729) % vocabulary) as u32)
-            .collect();
-        tokens.push(&ids);
+fn print(cases: &Cases, measured: &[Measured]) {
+    println!(
+        "| texts | threads | arm | texts/s | milena's / its | p50 of one text, ms | milena's / its |\n\
+         |---|---|---|---|---|---|---|"
+    );
+    for (case, _) in cases {
+        for found in measured {
+            let ours = measured
+                .iter()
+                .find(|other| other.arm == "milena" && other.threads == found.threads);
+            let ratio = |of: fn(&Measured, &str) -> Vec<Option<f64>>| {
+                let ratios = ours.map(|ours| ratios(&of(ours, case), &of(found, case)));
+                median(&ratios.unwrap_or_default())
+            };
+            let middle = |values: Vec<Option<f64>>| {
+                median(&values.into_iter().flatten().collect::<Vec<f64>>())
+            };
+            println!(
+                "| {case} | {} | {} | {:.1} | {:.2} | {:.2} | {:.2} |",
+                found.threads,
+                found.arm,
+                middle(found.rates(case)),
+                ratio(Measured::rates),
+                middle(found.times(case)),
+                ratio(Measured::times),
+            );
+        }
     }
-    tokens
-}
-
-/// Milliseconds of each run.
-fn run(model: &TextModel, batch: &Tokens, time: Duration) -> anyhow::Result<Vec<f64>> {
-    model.forward(batch)?;
-    let began = Instant::now();
-    let mut times = Vec::new();
-    while began.elapsed() < time || times.len() < 3 {
-        let started = Instant::now();
-        model.forward(batch)?;
-        times.push(started.elapsed().as_secs_f64() * 1e3);
-    }
-    Ok(times)
-}
-
-/// Of the layers' products and of attention.
-fn flops(model: &TextModel, texts: usize, length: usize) -> f64 {
-    let config = model.config();
-    let (width, middle) = (config.width as f64, config.middle as f64);
-    let of_token = 2.0 * (4.0 * width * width + 2.0 * width * middle) + 4.0 * width * length as f64;
-    of_token * (texts * length * config.layers) as f64
 }

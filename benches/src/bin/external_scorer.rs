@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use benches::versus::model::kind::Kind;
 use benches::versus::model::scorer::Scorer;
 use clap::Parser;
 use rdkafka::client::ClientContext;
@@ -32,7 +33,10 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Scores the records of a topic into another one.
 #[derive(Debug, Parser)]
 struct Options {
-    /// A Milena model folder.
+    /// What its records are.
+    #[arg(long)]
+    kind: Kind,
+    /// A model folder.
     #[arg(long)]
     model: PathBuf,
     /// host:port
@@ -50,9 +54,6 @@ struct Options {
     /// Whose offsets are committed.
     #[arg(long)]
     group: String,
-    /// Most records that are scored together.
-    #[arg(long, default_value_t = 1024)]
-    batch: usize,
     /// How long the producer waits for more records.
     #[arg(long, default_value_t = 1.0)]
     linger_ms: f64,
@@ -125,7 +126,7 @@ impl Pipeline {
         }
         consumer.assign(&assignment)?;
         Ok(Self {
-            scorer: Scorer::load(&options.model)?,
+            scorer: Scorer::load(options.kind, &options.model)?,
             options,
             consumer,
             producer,
@@ -136,7 +137,7 @@ impl Pipeline {
     fn run(mut self) -> anyhow::Result<()> {
         let mut committed = Instant::now();
         while !STOP.load(Ordering::Relaxed) {
-            let batch = take(&self.consumer, self.options.batch)?;
+            let batch = take(&self.consumer, self.options.kind.batch_records())?;
             if !batch.is_empty() {
                 let (scorer, producer) = (&mut self.scorer, &self.producer);
                 let values = batch

@@ -7,8 +7,11 @@ one thread and take a float32 array [records, inputs]; they give an array [recor
 
 import json
 import os
+from itertools import chain
+from operator import itemgetter
 
 import numpy as np
+import orjson
 from safetensors.numpy import load_file
 
 
@@ -81,3 +84,32 @@ def torch_cpu(model):
 
 
 ENGINES = {"onnxruntime": onnx_runtime, "torch": torch_cpu}
+
+BATCH = 1024
+
+
+def load(engine, folder):
+    """From JSON records to the scores of both labels, as Milena writes them."""
+    model = Model(folder)
+    infer = ENGINES[engine](model)
+    pick = itemgetter(*model.names)
+    width = len(model.names)
+    first_label, second_label = model.labels
+
+    def encode(score):
+        # 0.5 is enough for the second label.
+        other = 1.0 - score
+        if score >= 0.5:
+            best = {"label": second_label, "score": score}
+        else:
+            best = {"label": first_label, "score": other}
+        return orjson.dumps(best | {"scores": {first_label: other, second_label: score}})
+
+    def outputs(values):
+        numbers = chain.from_iterable(map(pick, map(orjson.loads, values)))
+        rows = np.fromiter(numbers, dtype=np.float32, count=len(values) * width)
+        rows = (rows.reshape(-1, width) - model.mean) / model.std
+        return map(encode, (1.0 / (1.0 + np.exp(-infer(rows).astype(np.float64)))).tolist())
+
+    infer(np.zeros((BATCH, width), dtype=np.float32))
+    return outputs

@@ -1,7 +1,7 @@
 """Scores the records of a Kafka topic into another one, as Milena's model topics do: the Python pipeline.
 
-    scorer.py --engine onnxruntime --model FOLDER --bootstrap HOST:PORT --input TOPIC --output TOPIC \\
-              --partitions 0,1,2,3 --group NAME
+    scorer.py --kind rows --engine onnxruntime --model FOLDER --bootstrap HOST:PORT --input TOPIC \\
+              --output TOPIC --partitions 0,1,2,3 --group NAME
 
 At least once: offsets are committed about every second, after all that was produced before is
 acknowledged. Each output has its input's key and partition, and the JSON that Milena writes. The
@@ -10,28 +10,23 @@ needs, or is not delivered, ends the program. SIGTERM ends it after a last commi
 """
 
 import argparse
+import importlib
 import signal
 import time
-from itertools import chain
-from operator import itemgetter
 
-import numpy as np
-import orjson
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaException, Producer, TopicPartition
-
-from model import ENGINES, Model
 
 COMMIT_SECONDS = 1.0
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--engine", choices=ENGINES, required=True)
+parser.add_argument("--kind", choices=["rows", "text"], required=True)
+parser.add_argument("--engine", choices=["onnxruntime", "torch"], required=True)
 parser.add_argument("--model", required=True)
 parser.add_argument("--bootstrap", required=True)
 parser.add_argument("--input", required=True)
 parser.add_argument("--output", required=True)
 parser.add_argument("--partitions", required=True)
 parser.add_argument("--group", required=True)
-parser.add_argument("--batch", type=int, default=1024)
 parser.add_argument("--linger-ms", type=float, default=1)
 args = parser.parse_args()
 
@@ -50,11 +45,8 @@ def delivered(error, _message):
 
 
 signal.signal(signal.SIGTERM, stop)
-model = Model(args.model)
-infer = ENGINES[args.engine](model)
-pick = itemgetter(*model.names)
-width = len(model.names)
-first_label, second_label = model.labels
+model = importlib.import_module({"rows": "model", "text": "text_model"}[args.kind])
+outputs_of = model.load(args.engine, args.model)
 
 consumer = Consumer(
     {
@@ -78,24 +70,6 @@ producer = Producer(
         "delivery.report.only.error": True,
     }
 )
-
-
-def score(values):
-    """The scores of the second label, of JSON records."""
-    numbers = chain.from_iterable(map(pick, map(orjson.loads, values)))
-    rows = np.fromiter(numbers, dtype=np.float32, count=len(values) * width)
-    rows = (rows.reshape(-1, width) - model.mean) / model.std
-    return 1.0 / (1.0 + np.exp(-infer(rows).astype(np.float64)))
-
-
-def encode(score):
-    """As Milena writes it; 0.5 is enough for the second label."""
-    other = 1.0 - score
-    if score >= 0.5:
-        best = {"label": second_label, "score": score}
-    else:
-        best = {"label": first_label, "score": other}
-    return orjson.dumps(best | {"scores": {first_label: other, second_label: score}})
 
 
 def produce(message, value):
@@ -123,12 +97,13 @@ def serve():
         # Waits for a first record, and takes what else is there.
         messages = consumer.consume(1, 0.1)
         if messages:
-            messages += consumer.consume(args.batch - 1, 0)
+            if model.BATCH > 1:
+                messages += consumer.consume(model.BATCH - 1, 0)
             for message in messages:
                 if message.error():
                     raise KafkaException(message.error())
-            scores = score([message.value() for message in messages]).tolist()
-            for message, value in zip(messages, map(encode, scores)):
+            outputs = outputs_of([message.value() for message in messages])
+            for message, value in zip(messages, outputs):
                 produce(message, value)
             producer.poll(0)
             offsets |= {message.partition(): message.offset() + 1 for message in messages}
@@ -138,7 +113,6 @@ def serve():
     commit(offsets)
 
 
-infer(np.zeros((args.batch, width), dtype=np.float32))
 consumer.assign([TopicPartition(args.input, int(p), OFFSET_INVALID) for p in args.partitions.split(",")])
 serve()
 consumer.close()

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
+use super::kind::Kind;
 use super::programs;
 use super::workload::Workload;
 
@@ -48,11 +49,12 @@ impl Arm {
             .with_context(|| format!("there is no arm '{name}'"))
     }
 
-    /// How many processes may share the partitions: all numbers that are worth trying.
-    pub fn processes(self) -> &'static [u32] {
-        match self {
-            Self::ModelTopic { .. } => &[1],
-            Self::External | Self::Python(_) => &[1, 2],
+    /// How many processes may share the partitions, or workers of a model topic the records: all numbers that
+    /// are worth trying. A model of rows takes less than what is around it, which one worker has beside it.
+    pub fn processes(self, kind: Kind) -> &'static [u32] {
+        match (self, kind) {
+            (Self::ModelTopic { .. }, Kind::Rows) => &[1],
+            _ => &[1, 2],
         }
     }
 
@@ -62,11 +64,12 @@ impl Arm {
             Self::ModelTopic { .. } => bail!("a model topic has no process of its own"),
             Self::External => Command::new(programs::external()?),
             Self::Python(engine) => {
-                let mut command = programs::python()?;
+                let mut command = programs::python("scorer.py")?;
                 command.args(["--engine", engine.name()]);
                 command
             }
         };
+        command.args(["--kind", workload.kind.name()]);
         command.arg("--model").arg(&workload.model);
         Ok(command)
     }

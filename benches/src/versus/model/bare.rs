@@ -9,16 +9,13 @@ use super::workload::Workload;
 use crate::process::thread_cpu_seconds;
 use crate::versus::scenario::Figures;
 
-/// Records in a batch, as a model topic's `batch.max_records` has it by default.
-pub const BATCH_RECORDS: usize = 1024;
-
 /// Scores this many records.
 pub fn run(workload: &Workload, records: u64) -> anyhow::Result<Figures> {
-    let mut scorer = Scorer::load(&workload.model)?;
+    let mut scorer = Scorer::load(workload.kind, &workload.model)?;
     let mut left = records;
     let (began, cpu_before) = (Instant::now(), thread_cpu_seconds());
     while left > 0 {
-        for batch in workload.values.chunks(BATCH_RECORDS) {
+        for batch in workload.values.chunks(workload.kind.batch_records()) {
             let batch = &batch[..batch.len().min(usize::try_from(left)?)];
             scorer.score(batch.iter().map(String::as_bytes), |_, output| {
                 black_box(output);

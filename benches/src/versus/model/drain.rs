@@ -1,8 +1,9 @@
 //! Watches how a backlog is scored: from the ends of the output topic, and from what the kernel says of
 //! the processes that serve.
 //!
-//! The rate is between the first output that is seen and the last, and so are CPU time and memory: loading a
-//! model is in neither. A pipeline that has not come to the end by a time limit is measured until then.
+//! The rate is between the first outputs that are seen and the last, and so are CPU time and memory: loading a
+//! model is in neither. A pipeline that has not come to the end by a time limit is measured until the last outputs
+//! before it: outputs come by batches, of which a slow model has few.
 
 use std::time::{Duration, Instant};
 
@@ -81,19 +82,23 @@ pub fn watch(
     let began = Instant::now();
     let cpu_before = cpu_seconds(&serving.pids)?;
     let mut drained = Drained {
+        outputs: first,
         cold_start_seconds: (began - serving.started).as_secs_f64(),
         ..Drained::default()
     };
     while drained.outputs < records && began.elapsed() < limit {
         std::thread::sleep(INTERVAL);
-        drained.outputs = ends.sum();
-        drained.seconds = began.elapsed().as_secs_f64();
+        let outputs = ends.sum();
+        if outputs != drained.outputs {
+            drained.outputs = outputs;
+            drained.seconds = began.elapsed().as_secs_f64();
+            drained.cpu_seconds = cpu_seconds(&serving.pids)? - cpu_before;
+        }
         let (resident, anonymous) = memory(&serving.pids)?;
         drained.resident = drained.resident.max(resident);
         drained.anonymous = drained.anonymous.max(anonymous);
         serving.check()?;
     }
-    drained.cpu_seconds = cpu_seconds(&serving.pids)? - cpu_before;
     drained.records = drained.outputs.saturating_sub(first);
     ensure!(
         drained.records > 0,

@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Context;
 use clients::report::Latency;
 
+use super::subject::Scale;
 use crate::versus::bench::Bench;
 use crate::versus::broker::Broker;
 
@@ -18,26 +19,27 @@ pub struct Live<'a> {
     pub output: &'a str,
     /// The records, as lines of a file.
     pub payload: &'a Path,
+    /// For how long, and how fast at first.
+    pub scale: &'a Scale,
 }
 
 /// How records are produced. Their producer waits a millisecond for more of them.
 pub const LOAD: &str = "--acks 1 --linger-ms 1";
-/// That are measured.
-pub const SECONDS: u32 = 4;
-/// Before them.
+/// Before what is measured.
 const WARM_UP_SECONDS: u32 = 1;
 
 impl Live<'_> {
     /// Waits until the first records are scored, whatever has to be loaded for that.
     pub fn wait(&self, bench: &Bench) -> anyhow::Result<()> {
-        self.end_to_end(bench, 200.0, "--seconds 1")
+        self.end_to_end(bench, self.scale.first_per_second, "--seconds 1")
             .context("the first records")?;
         Ok(())
     }
 
     /// At this many records a second.
     pub fn at(&self, bench: &Bench, rate: f64) -> anyhow::Result<Latency> {
-        let bounds = format!("--seconds {SECONDS} --warmup-seconds {WARM_UP_SECONDS}");
+        let seconds = self.scale.latency_seconds;
+        let bounds = format!("--seconds {seconds} --warmup-seconds {WARM_UP_SECONDS}");
         self.end_to_end(bench, rate, &bounds)
             .with_context(|| format!("end to end at {rate:.0} records a second"))
     }

@@ -4,21 +4,17 @@
 //! processes, a first drain that does not count warms up the broker: a JVM takes some seconds of it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Context;
 
-use super::arm::{ARMS, Arm};
+use super::arm::Arm;
 use super::backlog::{self, PARTITIONS};
 use super::drain;
 use super::ends::Ends;
 use super::site::{Site, output_of};
+use super::subject::Subject;
 use super::workload::Workload;
 use crate::versus::bench::Bench;
-
-/// Records of a calibration, more than an arm is done with before it is looked at, and how long one may take.
-const RECORDS: u64 = 1_500_000;
-const LIMIT: Duration = Duration::from_secs(3);
 
 /// What an arm manages.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,10 +33,11 @@ pub struct Plan {
 
 impl Plan {
     /// Tries all arms. One that can't be measured is left out, and says why when it is asked for.
-    pub fn make(bench: &mut Bench, workload: &Workload) -> Self {
+    pub fn make(bench: &mut Bench, subject: &Subject, workload: &Workload) -> Self {
         let mut plan = Self::default();
-        for (name, arm) in ARMS {
-            let found = calibrate(bench, workload, arm).map_err(|error| format!("{error:#}"));
+        for &(name, arm) in subject.arms {
+            let found = calibrate(bench, subject, workload, arm);
+            let found = found.map_err(|error| format!("{error:#}"));
             match &found {
                 Ok(found) => eprint!("[{name}: {:.0}/s by {}] ", found.rate, found.processes),
                 Err(error) => eprint!("[{name}: {error}] "),
@@ -63,13 +60,20 @@ impl Plan {
     }
 }
 
-fn calibrate(bench: &mut Bench, workload: &Workload, arm: Arm) -> anyhow::Result<Manages> {
+fn calibrate(
+    bench: &mut Bench,
+    subject: &Subject,
+    workload: &Workload,
+    arm: Arm,
+) -> anyhow::Result<Manages> {
+    // More than an arm is done with before it is looked at.
+    let records = subject.scale.backlog;
     let mut site = Site::open(bench, arm)?;
     let input = bench.topic_name();
     site.create_topics(&input)?;
-    backlog::load(&site.broker().bootstrap, &input, workload, RECORDS)?;
+    backlog::load(&site.broker().bootstrap, &input, workload, records)?;
     let mut best: Option<Manages> = None;
-    let choices = arm.processes();
+    let choices = arm.processes(workload.kind);
     let warm_ups = usize::from(choices.len() > 1);
     let tries = choices.iter().take(warm_ups).chain(choices);
     for (n, &processes) in tries.enumerate() {
@@ -80,7 +84,13 @@ fn calibrate(bench: &mut Bench, workload: &Workload, arm: Arm) -> anyhow::Result
         }
         let mut serving = site.serve(workload, &input, &output, processes)?;
         let ends = Ends::of(&site.broker().bootstrap, &output, PARTITIONS as i32)?;
-        let rate = drain::watch(&mut serving, &ends, RECORDS, LIMIT)?.rate();
+        let rate = drain::watch(
+            &mut serving,
+            &ends,
+            records,
+            subject.scale.calibration_limit,
+        )?
+        .rate();
         serving.stop()?;
         if n >= warm_ups && best.is_none_or(|best| rate > best.rate) {
             best = Some(Manages { rate, processes });

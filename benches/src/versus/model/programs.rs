@@ -16,14 +16,14 @@ pub fn external() -> anyhow::Result<&'static Path> {
     built.as_deref().map_err(|error| anyhow!("{error}"))
 }
 
-/// The Python program, with its packages, which pip brings the first time.
-pub fn python() -> anyhow::Result<Command> {
+/// A program of `benches/versus/python`, with its packages, which pip brings the first time.
+pub fn python(program: &str) -> anyhow::Result<Command> {
     static BUILT: OnceLock<Result<(), String>> = OnceLock::new();
     let folder = tests::repository().join("benches/versus/python");
     let built = BUILT.get_or_init(|| build_python(&folder).map_err(|error| format!("{error:#}")));
     built.clone().map_err(|error| anyhow!("{error}"))?;
     let mut command = Command::new(folder.join(".venv/bin/python"));
-    command.arg(folder.join("scorer.py"));
+    command.arg(folder.join(program));
     Ok(command)
 }
 

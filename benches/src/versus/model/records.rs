@@ -1,17 +1,18 @@
-//! The records that are scored: JSON objects of [`RECORD_BYTES`] bytes, each different, the same ones for
-//! the same seed.
+//! The records that are scored, JSON objects, each different.
 //!
-//! A record has the model's [`INPUTS`] numbers, `f00` to `f31`, with six decimals, about normally
+//! Those with numbers have [`RECORD_BYTES`] bytes, and are the same ones for the same seed. Such a record has the model's [`INPUTS`] numbers, `f00` to `f31`, with six decimals, about normally
 //! distributed, and between them texts that the model does not want: ids, a country, a client, a note
-//! that fills it up.
+//! that fills it up. Those with a text have the lines of `tests/minilm/texts.txt`.
 
 use std::fmt::Write;
 
 use ::tests::random::Random;
+use anyhow::Context;
+use serde_json::json;
 
 use super::network::INPUTS;
 
-/// How many there are; a longer topic has them again and again.
+/// How many of those with numbers there are; a longer topic has them again and again.
 pub const COUNT: usize = 10_000;
 /// Of each.
 pub const RECORD_BYTES: usize = 1024;
@@ -19,9 +20,17 @@ pub const RECORD_BYTES: usize = 1024;
 const SEED: u64 = 20_261_130;
 
 /// Values in the order of their keys: the record with key `n` has value `n % COUNT`.
-pub fn values() -> Vec<String> {
+pub fn rows() -> Vec<String> {
     let mut random = Random::new(SEED);
     (0..COUNT).map(|n| value(n, &mut random)).collect()
+}
+
+/// The same with a text each: an id, and the text in `body`.
+pub fn texts() -> anyhow::Result<Vec<String>> {
+    let path = ::tests::repository().join("tests/minilm/texts.txt");
+    let lines = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let value = |(n, text): (usize, &str)| json!({ "id": n, "body": text }).to_string();
+    Ok(lines.lines().enumerate().map(value).collect())
 }
 
 fn value(n: usize, random: &mut Random) -> String {
@@ -69,7 +78,7 @@ mod tests {
 
     #[test]
     fn records_are_json_of_the_size_and_differ() {
-        let values = values();
+        let values = rows();
         assert_eq!(values.iter().collect::<BTreeSet<_>>().len(), COUNT);
         for value in &values {
             assert_eq!(value.len(), RECORD_BYTES);

@@ -9,6 +9,8 @@ use inference::codec::{Decoder, OutputEncoder};
 use inference::model::{self, Input, LoadOptions, Model};
 use inference::spec::Codec;
 
+use super::kind::Kind;
+
 /// A model that turns JSON records into JSON outputs.
 pub struct Scorer {
     decoder: Decoder,
@@ -20,10 +22,10 @@ pub struct Scorer {
 
 impl Scorer {
     /// Loads the model of a folder.
-    pub fn load(folder: &Path) -> anyhow::Result<Self> {
-        let loaded = model::load("mlp", "1", folder, &LoadOptions::default())?;
+    pub fn load(kind: Kind, folder: &Path) -> anyhow::Result<Self> {
+        let loaded = model::load(kind.name(), "1", folder, &LoadOptions::default())?;
         Ok(Self {
-            decoder: Decoder::new(&loaded.card, Codec::Json, None)?,
+            decoder: Decoder::new(&loaded.card, Codec::Json, kind.text()?.as_ref())?,
             encoder: OutputEncoder::new(&loaded.card, Codec::Json),
             batch: loaded.card.takes().none(),
             model: loaded.model,

@@ -80,20 +80,21 @@ impl Site {
     pub fn create_topics(&mut self, input: &str) -> anyhow::Result<()> {
         self.broker.create_topic(input, PARTITIONS, &[])?;
         self.topics.push(input.to_owned());
-        if !matches!(self.arm, Arm::ModelTopic { .. }) {
-            self.create_output(&output_of(input))?;
-        }
-        Ok(())
+        self.create_output(&output_of(input))
     }
 
-    /// Creates another output topic.
+    /// Creates another output topic, where the broker does not do that itself.
     pub fn create_output(&mut self, output: &str) -> anyhow::Result<()> {
+        if matches!(self.arm, Arm::ModelTopic { .. }) {
+            return Ok(());
+        }
         self.broker.create_topic(output, PARTITIONS, &[])?;
         self.topics.push(output.to_owned());
         Ok(())
     }
 
-    /// Starts scoring `input` to `output`: the broker with its model topic anew, or processes beside it.
+    /// Starts scoring `input` to `output`: the broker with its model topic anew, with so many workers, or processes
+    /// beside it.
     pub fn serve(
         &mut self,
         workload: &Workload,
@@ -102,7 +103,7 @@ impl Site {
         processes: u32,
     ) -> anyhow::Result<Serving> {
         if let Arm::ModelTopic { headers } = self.arm {
-            return self.restart_with_model_topic(workload, input, output, headers);
+            return self.restart_with_model_topic(workload, input, output, headers, processes);
         }
         // Programs may have to be built, which is no part of a start.
         let commands = (0..processes)
@@ -150,6 +151,7 @@ impl Site {
         input: &str,
         output: &str,
         headers: bool,
+        workers: u32,
     ) -> anyhow::Result<Serving> {
         let milena = self
             .milena
@@ -167,9 +169,11 @@ impl Site {
             "output = { headers = \"none\" }\n"
         };
         milena.set_config(format!(
-            "{}\n[[model]]\nname = \"mlp\"\nsource = {:?}\n\n\
-             [[model_topic]]\nname = {output:?}\ninput = {input:?}\nmodel = \"mlp\"\n{output_line}",
-            self.config, workload.model,
+            "{}\n[[model]]\nname = \"scorer\"\nsource = {:?}\nworkers = {workers}\n\n\
+             [[model_topic]]\nname = {output:?}\ninput = {input:?}\nmodel = \"scorer\"\n{}{output_line}",
+            self.config,
+            workload.model,
+            workload.kind.config(),
         ));
         let started = Instant::now();
         milena.restart();
