@@ -12,6 +12,7 @@
 //! - The threads end when the last handle is gone and the queue is empty.
 
 mod cache;
+mod priority;
 mod queue;
 mod worker;
 

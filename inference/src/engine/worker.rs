@@ -13,9 +13,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::cache::{Cache, Plan};
+use super::priority::give_way;
 use super::queue::{Job, Queue};
 use super::{FailedRow, Inferred};
-use crate::model::{InferError, Input, Model, Rows};
+use crate::model::{InferError, Input, Model, Rows, Takes};
 
 /// Without a timeout, a pass that takes longer is told of.
 const STUCK_AFTER: Duration = Duration::from_secs(30);
@@ -119,7 +120,12 @@ impl Shared {
     fn spawn_worker(&self, worker: Worker) -> std::io::Result<()> {
         std::thread::Builder::new()
             .name(format!("model-{}", self.model.name))
-            .spawn(move || worker.run())
+            .spawn(move || {
+                if worker.model.takes() == Takes::Tokens {
+                    give_way(&worker.shared.model.name);
+                }
+                worker.run();
+            })
             .map(drop)
     }
 }
