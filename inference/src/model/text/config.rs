@@ -141,6 +141,14 @@ enum Rope {
 }
 
 impl EncoderConfig {
+    /// Numbers of a table of rotations; 0 where nothing is rotated.
+    pub(super) fn rotations(&self) -> usize {
+        match self.architecture {
+            Architecture::ModernBert(_) => self.positions * (self.width / self.heads / 2),
+            _ => 0,
+        }
+    }
+
     /// Reads and checks it.
     pub fn parse(json: &[u8]) -> Result<Self, CardError> {
         let mut reader = serde_json::Deserializer::from_slice(json);
@@ -288,9 +296,7 @@ impl Json {
             let reason = format!("heads of {} numbers can't be rotated", width / heads);
             return Err(CardError::new("num_attention_heads", reason));
         }
-        if matches!(config.architecture, Architecture::ModernBert(_))
-            && config.positions * (width / heads / 2) > MAX_ROTATIONS
-        {
+        if config.rotations() > MAX_ROTATIONS {
             let reason = format!(
                 "{} positions of heads of {} numbers are over {MAX_ROTATIONS} rotations",
                 config.positions,

@@ -180,6 +180,7 @@ impl TextModel {
                 Head::Classify(Classifier::read(&of_encoder, &of_head)?)
             }
         };
+        let rotations = config.rotations();
         Ok(Self {
             inner: Arc::new(Inner {
                 encoder,
@@ -190,7 +191,8 @@ impl TextModel {
                 } else {
                     Device::Cuda
                 },
-                bytes: tensors.taken_bytes(),
+                // With cosines and sines of two angles.
+                bytes: tensors.taken_bytes() + 2 * 2 * 4 * rotations as u64,
                 sha256: tensors.sha256.clone(),
             }),
         })
