@@ -94,6 +94,27 @@ fn encoders_give_what_transformers_gives() {
     }
 }
 
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn a_device_that_this_build_has_not_is_refused() {
+    use inference::model::DeviceChoice;
+
+    let options = |device| LoadOptions {
+        device,
+        ..LoadOptions::default()
+    };
+    let load = |device| load("m", "1", &folder("bert"), &options(device));
+    let refused = load(DeviceChoice::Cuda).expect_err("no CUDA").to_string();
+    assert!(
+        refused.starts_with("device \"cuda\" can't be used: "),
+        "{refused}"
+    );
+    for device in [DeviceChoice::Cpu, DeviceChoice::Auto] {
+        let loaded = load(device).expect("a model");
+        assert_eq!(loaded.model.device().to_string(), "cpu");
+    }
+}
+
 #[test]
 fn embeddings_are_of_length_one_where_that_is_asked() {
     let golden = golden("bert");

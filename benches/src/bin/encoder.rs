@@ -6,7 +6,7 @@
 //! ```
 //!
 //! It fetches the model (`tests/minilm/fetch`) and Python's packages (`benches/versus/python`). Texts have 20 or
-//! 128 tokens each, or are those of `tests/minilm/texts.txt`, as they come and sorted by their length; Milena
+//! 128 tokens each, or are 128 of `tests/minilm/texts.txt`, as they come and sorted by their length; Milena
 //! packs what the others pad. Of each case the table has the texts in a second at each arm's best batch, and
 //! the median time of a text by itself, medians of the rounds, and what Milena's are of the others', medians of
 //! the rounds' ratios.

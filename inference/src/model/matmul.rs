@@ -1,8 +1,7 @@
 //! Products of matrices, on the calling thread, with the widest vectors that the processor has.
 //!
-//! The right side is rearranged beforehand ([`Panels`]): a layer's weights once, when they are loaded. That is
-//! what libraries do at each product, which for a single short text takes longer than the product itself. A
-//! tile of the result stays in registers until it is done; a panel and the rows that meet it stay in the cache.
+//! The right side is rearranged beforehand ([`Panels`]): a layer's weights once, when they are loaded. Libraries
+//! do that at each product, which short texts one by one feel most. A tile of the result stays in registers until it is done; a panel and the rows that meet it stay in the cache.
 
 use std::array::from_fn;
 
