@@ -72,6 +72,26 @@ pub enum Error {
         /// The epoch of the refused batch.
         found: i16,
     },
+    /// A producer's batch that is no part of its open transaction.
+    #[error(
+        "producer {producer_id} has a transaction open since offset {first_offset}, and the batch is no part of it"
+    )]
+    TransactionIsOpen {
+        /// The producer.
+        producer_id: i64,
+        /// Where its transaction begins.
+        first_offset: Offset,
+    },
+    /// A newer transaction coordinator has ended a transaction of the producer.
+    #[error("producer {producer_id}: coordinator epoch {found} is older than {newest}")]
+    StaleCoordinatorEpoch {
+        /// The producer.
+        producer_id: i64,
+        /// The newest epoch seen.
+        newest: i32,
+        /// The epoch of the refused marker.
+        found: i32,
+    },
     /// The offset is below `log_start_offset` or above the readable end.
     #[error("offset {offset} is outside of {start}..={end}")]
     OffsetOutOfRange {

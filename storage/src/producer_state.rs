@@ -1,4 +1,4 @@
-//! Idempotence: what one partition remembers of each producer that appends to it.
+//! Idempotence and transactions: what one partition remembers of each producer that appends to it.
 //!
 //! Guarantees (KIP-98, as Kafka's `ProducerStateManager` has them):
 //!
@@ -10,35 +10,30 @@
 //! - of an unknown producer any first sequence is accepted;
 //! - a producer is forgotten only by [`ProducerState::remove_expired`], and never before the
 //!   given time has passed since its last append. The broker's clock at the append counts, not the
-//!   records' timestamps: a producer that copies old records is not an old producer.
+//!   records' timestamps: a producer that copies old records is not an old producer;
+//! - a producer's transaction is open from its first transactional batch to the marker that ends it.
+//!   Meanwhile the producer's other batches are refused, and it is not forgotten. A marker is refused
+//!   where its epoch, or that of the coordinator which sends it, is older than one that was seen; its
+//!   epoch counts as the producer's from then on (KIP-890).
 //!
-//! Everything is pure: the time comes in as an argument, and a snapshot is bytes. The partition's
+//! Everything is pure: the time comes in as an argument, and a snapshot (`snapshot.rs`) is bytes. The partition's
 //! writer checks, appends and updates under one lock, so that nothing comes between.
-//!
-//! A snapshot is Kafka's `.snapshot` file: version int16 (1) · CRC-32C of what follows, uint32 ·
-//! count int32 · and per producer id int64 · epoch int16 · last sequence int32 · last offset
-//! int64 · offset delta int32 · timestamp int64 · coordinator epoch int32 · first offset of the
-//! open transaction int64 (-1: none). It has only the last batch of each producer.
 
 mod last_record;
+mod snapshot;
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::Offset;
-use crate::batch::Batch;
 use crate::batch::header::add_to_sequence;
+use crate::batch::{Batch, ControlRecord, EndMarker, TransactionResult};
 use crate::error::{Error, Result};
 pub(crate) use last_record::LastRecord;
 
 /// How many batches are kept per producer: clients have no more in flight.
 pub const BATCHES_KEPT: usize = 5;
 
-const SNAPSHOT_VERSION: i16 = 1;
-const SNAPSHOT_CRC: usize = 2;
-const SNAPSHOT_CRC_COVERS_FROM: usize = 6;
-const SNAPSHOT_ENTRIES: usize = 10;
-const SNAPSHOT_ENTRY_SIZE: usize = 46;
 /// In a header and a snapshot: no epoch, no sequence, no offset.
 const NONE: i64 = -1;
 
@@ -80,6 +75,13 @@ impl Appended {
     }
 }
 
+/// A transaction that has ended.
+struct Ended {
+    /// Where it begins.
+    offset: Offset,
+    is_aborted: bool,
+}
+
 /// One producer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Producer {
@@ -88,9 +90,11 @@ struct Producer {
     /// The first `kept` are of this epoch, oldest first.
     batches: [Appended; BATCHES_KEPT],
     kept: usize,
-    /// Carried from snapshot to snapshot.
+    /// Of the newest marker; -1 where none was seen.
     coordinator_epoch: i32,
     current_txn_first_offset: Option<Offset>,
+    /// Where the newest marker is that was seen since the snapshot.
+    last_marker: Option<Offset>,
 }
 
 impl Producer {
@@ -102,7 +106,50 @@ impl Producer {
             kept: 0,
             coordinator_epoch: NONE as i32,
             current_txn_first_offset: None,
+            last_marker: None,
         }
+    }
+
+    fn active(&self, producer_id: i64) -> ActiveProducer {
+        ActiveProducer {
+            producer_id,
+            epoch: self.epoch,
+            last_sequence: self.last_sequence(),
+            last_append_ms: self.last_append_ms,
+            coordinator_epoch: self.coordinator_epoch,
+            current_txn_first_offset: self.current_txn_first_offset,
+        }
+    }
+
+    fn check_epoch(&self, producer_id: i64, found: i16) -> Result<()> {
+        let newest = self.epoch;
+        if found >= newest {
+            return Ok(());
+        }
+        Err(Error::StaleProducerEpoch {
+            producer_id,
+            newest,
+            found,
+        })
+    }
+
+    /// Takes in a control batch; where the transaction begins that it has ended. One that cannot be
+    /// read ends none.
+    fn ends_with(&mut self, batch: &Batch<'_>) -> Option<Ended> {
+        let result = match ControlRecord::of(batch).ok()? {
+            ControlRecord::End {
+                result,
+                coordinator_epoch,
+            } => {
+                self.coordinator_epoch = coordinator_epoch.unwrap_or(self.coordinator_epoch);
+                Some(result)
+            }
+            ControlRecord::Emptied => None,
+            ControlRecord::Other => return None,
+        };
+        let offset = self.current_txn_first_offset.take()?;
+        let is_aborted = result == Some(TransactionResult::Abort);
+        Some(Ended { offset, is_aborted })
     }
 
     fn last(&self) -> Option<&Appended> {
@@ -146,10 +193,27 @@ pub struct ActiveProducer {
     pub current_txn_first_offset: Option<Offset>,
 }
 
+/// A transaction that was aborted, in one partition. What a read_committed reader needs to leave it
+/// out: the producer's batches from the first offset on are not for it, until the producer's marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AbortedTransaction {
+    /// The producer.
+    pub producer_id: i64,
+    /// Where its transaction begins.
+    pub first_offset: Offset,
+    /// Where its marker is.
+    pub last_offset: Offset,
+    /// Behind the marker, what was stable then: transactions that were aborted later begin there, or
+    /// behind.
+    pub last_stable_offset: Offset,
+}
+
 /// The producers of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProducerState {
     producers: HashMap<i64, Producer>,
+    /// Where each open transaction begins, and its producer.
+    open: BTreeMap<Offset, i64>,
 }
 
 impl ProducerState {
@@ -180,14 +244,7 @@ impl ProducerState {
         let Some(producer) = self.producers.get(&producer_id) else {
             return Ok(Decision::New);
         };
-        if epoch < producer.epoch {
-            let (newest, found) = (producer.epoch, epoch);
-            return Err(Error::StaleProducerEpoch {
-                producer_id,
-                newest,
-                found,
-            });
-        }
+        producer.check_epoch(producer_id, epoch)?;
         // Nothing of a new epoch has been appended, so that its first sequence is 0.
         let mut last = NONE as i32;
         let first = batch.base_sequence();
@@ -201,29 +258,68 @@ impl ProducerState {
             }
             last = producer.last_sequence();
         }
-        if first == add_to_sequence(last, 1) {
-            Ok(Decision::New)
-        } else {
-            Err(Error::OutOfOrderSequence {
+        if first != add_to_sequence(last, 1) {
+            return Err(Error::OutOfOrderSequence {
                 producer_id,
                 last,
                 found: first,
-            })
+            });
         }
+        match producer.current_txn_first_offset {
+            Some(first_offset) if !batch.is_transactional() => Err(Error::TransactionIsOpen {
+                producer_id,
+                first_offset,
+            }),
+            _ => Ok(Decision::New),
+        }
+    }
+
+    /// Whether a transaction's batch of the broker's own may be appended, which has no sequence: a
+    /// commit of offsets.
+    pub fn check_unsequenced(&self, batch: &Batch<'_>) -> Result<()> {
+        let producer_id = batch.producer_id();
+        match self.producers.get(&producer_id) {
+            Some(producer) => producer.check_epoch(producer_id, batch.producer_epoch()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether a transaction may be ended so.
+    pub fn check_marker(&self, marker: &EndMarker) -> Result<()> {
+        let producer_id = marker.producer_id;
+        let Some(producer) = self.producers.get(&producer_id) else {
+            return Ok(());
+        };
+        producer.check_epoch(producer_id, marker.producer_epoch)?;
+        let (newest, found) = (producer.coordinator_epoch, marker.coordinator_epoch);
+        if found < newest {
+            return Err(Error::StaleCoordinatorEpoch {
+                producer_id,
+                newest,
+                found,
+            });
+        }
+        Ok(())
     }
 
     /// Remembers that `batch` was appended at `base_offset`; `append_time_ms` is the broker's
     /// clock. To be called for every batch, in the order of the log, and while the log's tail is
-    /// replayed too, where nothing was checked. Only its header is looked at, so that of a marker's
-    /// coordinator epoch nothing is learnt.
-    pub fn update(&mut self, batch: &Batch<'_>, base_offset: Offset, append_time_ms: i64) {
-        if batch.producer_id() < 0 {
-            return;
+    /// replayed too, where nothing was checked. Of others than control batches only the header is
+    /// looked at. Returns the transaction that it has aborted, where it has.
+    pub fn update(
+        &mut self,
+        batch: &Batch<'_>,
+        base_offset: Offset,
+        append_time_ms: i64,
+    ) -> Option<AbortedTransaction> {
+        let producer_id = batch.producer_id();
+        if producer_id < 0 {
+            return None;
         }
         let epoch = batch.producer_epoch();
         let producer = self
             .producers
-            .entry(batch.producer_id())
+            .entry(producer_id)
             .or_insert_with(|| Producer::new(epoch, append_time_ms));
         if producer.epoch != epoch {
             producer.epoch = epoch;
@@ -233,11 +329,24 @@ impl ProducerState {
         // A transaction's marker has a producer and, since KIP-890, the epoch that its next
         // transaction will have, but no sequence.
         if batch.is_control() {
-            producer.current_txn_first_offset = None;
-            return;
+            producer.last_marker = Some(base_offset);
+            let ended = producer.ends_with(batch)?;
+            self.open.remove(&ended.offset);
+            let next = base_offset.saturating_add(1);
+            return ended.is_aborted.then(|| AbortedTransaction {
+                producer_id,
+                first_offset: ended.offset,
+                last_offset: base_offset,
+                last_stable_offset: self.first_open_transaction().unwrap_or(next),
+            });
         }
-        if batch.is_transactional() {
-            producer.current_txn_first_offset.get_or_insert(base_offset);
+        if batch.is_transactional() && producer.current_txn_first_offset.is_none() {
+            producer.current_txn_first_offset = Some(base_offset);
+            self.open.insert(base_offset, producer_id);
+        }
+        // The broker's own batches have none.
+        if batch.base_sequence() < 0 {
+            return None;
         }
         let offset_delta = batch.last_offset_delta();
         producer.keep(Appended {
@@ -246,6 +355,12 @@ impl ProducerState {
             offset_delta,
             append_time_ms,
         });
+        None
+    }
+
+    /// Where the first transaction begins that has not ended.
+    pub fn first_open_transaction(&self) -> Option<Offset> {
+        self.open.keys().next().copied()
     }
 
     /// Forgets the producers whose last append was `producer_id_expiration_ms` ago or earlier, but
@@ -261,20 +376,17 @@ impl ProducerState {
 
     /// Every producer, by id.
     pub fn active(&self) -> Vec<ActiveProducer> {
-        let mut active: Vec<_> = self
-            .producers
-            .iter()
-            .map(|(producer_id, producer)| ActiveProducer {
-                producer_id: *producer_id,
-                epoch: producer.epoch,
-                last_sequence: producer.last_sequence(),
-                last_append_ms: producer.last_append_ms,
-                coordinator_epoch: producer.coordinator_epoch,
-                current_txn_first_offset: producer.current_txn_first_offset,
-            })
-            .collect();
+        let producers = self.producers.iter();
+        let mut active: Vec<_> = producers.map(|(id, it)| it.active(*id)).collect();
         active.sort_unstable_by_key(|producer| producer.producer_id);
         active
+    }
+
+    /// The producers that have a transaction open, in the order in which those were begun.
+    pub fn with_open_transaction(&self) -> Vec<ActiveProducer> {
+        let open = self.open.values();
+        open.filter_map(|id| self.producers.get(id).map(|it| it.active(*id)))
+            .collect()
     }
 
     /// When a producer last appended, milliseconds since the epoch; `None` where none is known.
@@ -296,116 +408,38 @@ impl ProducerState {
             let transaction = producer.current_txn_first_offset;
             known &= producer.kept > 0 || before == 0;
             known &= transaction.is_none_or(|first| first < end);
+            // What it has ended is open again.
+            known &= producer.last_marker.is_none_or(|marker| marker < end);
         }
         known
     }
 
-    /// Takes the producers of an older state that are unknown here.
-    pub fn add_missing(&mut self, older: Self) {
-        for (producer_id, producer) in older.producers {
-            self.producers.entry(producer_id).or_insert(producer);
+    /// Takes the producers of another state that are unknown here.
+    pub fn add_missing(&mut self, other: Self) {
+        for (producer_id, producer) in other.producers {
+            let transaction = producer.current_txn_first_offset;
+            if let Entry::Vacant(entry) = self.producers.entry(producer_id) {
+                entry.insert(producer);
+                self.open
+                    .extend(transaction.map(|first| (first, producer_id)));
+            }
         }
     }
 
-    /// The bytes of a snapshot file, in the order of the producer ids.
-    pub fn encode_snapshot(&self) -> Vec<u8> {
-        let mut producers: Vec<_> = self.producers.iter().collect();
-        producers.sort_unstable_by_key(|(id, _)| **id);
-        let size = SNAPSHOT_ENTRIES + producers.len() * SNAPSHOT_ENTRY_SIZE;
-        let mut out = Vec::with_capacity(size);
-        out.extend_from_slice(&SNAPSHOT_VERSION.to_be_bytes());
-        out.extend_from_slice(&[0; SNAPSHOT_CRC_COVERS_FROM - SNAPSHOT_CRC]);
-        // A count beyond int32 would need more than 100 GB of memory for the map.
-        out.extend_from_slice(&(producers.len() as i32).to_be_bytes());
-        for (id, producer) in producers {
-            let last = producer.last();
-            out.extend_from_slice(&id.to_be_bytes());
-            out.extend_from_slice(&producer.epoch.to_be_bytes());
-            out.extend_from_slice(&producer.last_sequence().to_be_bytes());
-            out.extend_from_slice(&last.map_or(NONE, |last| last.last_offset).to_be_bytes());
-            out.extend_from_slice(&last.map_or(0, |last| last.offset_delta).to_be_bytes());
-            out.extend_from_slice(&producer.last_append_ms.to_be_bytes());
-            out.extend_from_slice(&producer.coordinator_epoch.to_be_bytes());
-            let transaction = producer.current_txn_first_offset.unwrap_or(NONE);
-            out.extend_from_slice(&transaction.to_be_bytes());
+    /// Takes, of producers whose last batch alone is known, those before it from a state that has seen
+    /// them.
+    pub fn take_batches(&mut self, seen: Self) {
+        for (producer_id, seen) in seen.producers {
+            let Some(producer) = self.producers.get_mut(&producer_id) else {
+                continue;
+            };
+            let last = |producer: &Producer| {
+                let last = producer.last()?;
+                Some((last.last_offset, last.last_sequence))
+            };
+            if producer.epoch == seen.epoch && last(producer) == last(&seen) {
+                (producer.batches, producer.kept) = (seen.batches, seen.kept);
+            }
         }
-        let crc = crc32c::crc32c(&out[SNAPSHOT_CRC_COVERS_FROM..]);
-        out[SNAPSHOT_CRC..SNAPSHOT_CRC_COVERS_FROM].copy_from_slice(&crc.to_be_bytes());
-        out
-    }
-
-    /// What the snapshot file `path` holds, whose content is `bytes`: of each producer the last
-    /// batch. `CorruptFile` where it is not a whole, intact snapshot.
-    pub fn decode_snapshot(path: &Path, bytes: &[u8]) -> Result<Self> {
-        Self::read_snapshot(bytes).map_err(|reason| Error::CorruptFile {
-            path: path.to_owned(),
-            reason,
-        })
-    }
-
-    fn read_snapshot(bytes: &[u8]) -> Result<Self, String> {
-        let mut fields = Fields(bytes);
-        let version = i16::from_be_bytes(fields.next()?);
-        if version != SNAPSHOT_VERSION {
-            return Err(format!(
-                "snapshot version {version} is not {SNAPSHOT_VERSION}"
-            ));
-        }
-        let stored = u32::from_be_bytes(fields.next()?);
-        let computed = crc32c::crc32c(fields.0);
-        if stored != computed {
-            return Err(format!(
-                "snapshot crc is {stored:#010x}, of the bytes {computed:#010x}"
-            ));
-        }
-        let count = i32::from_be_bytes(fields.next()?);
-        let size = usize::try_from(count)
-            .ok()
-            .and_then(|n| n.checked_mul(SNAPSHOT_ENTRY_SIZE));
-        if size != Some(fields.0.len()) {
-            return Err(format!(
-                "{count} snapshot entries in {} bytes",
-                fields.0.len()
-            ));
-        }
-        let mut producers = HashMap::with_capacity(fields.0.len() / SNAPSHOT_ENTRY_SIZE);
-        while !fields.0.is_empty() {
-            let (producer_id, producer) = fields.producer()?;
-            producers.insert(producer_id, producer);
-        }
-        Ok(Self { producers })
-    }
-}
-
-/// What was not read yet of a snapshot.
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn next<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (field, rest) = self.0.split_first_chunk().ok_or("snapshot is cut short")?;
-        self.0 = rest;
-        Ok(*field)
-    }
-
-    fn producer(&mut self) -> Result<(i64, Producer), String> {
-        let producer_id = i64::from_be_bytes(self.next()?);
-        let epoch = i16::from_be_bytes(self.next()?);
-        let last_sequence = i32::from_be_bytes(self.next()?);
-        let last_offset = i64::from_be_bytes(self.next()?);
-        let offset_delta = i32::from_be_bytes(self.next()?);
-        let append_time_ms = i64::from_be_bytes(self.next()?);
-        let mut producer = Producer::new(epoch, append_time_ms);
-        producer.coordinator_epoch = i32::from_be_bytes(self.next()?);
-        let transaction = i64::from_be_bytes(self.next()?);
-        producer.current_txn_first_offset = Some(transaction).filter(|offset| *offset >= 0);
-        if last_offset >= 0 {
-            producer.keep(Appended {
-                last_sequence,
-                last_offset,
-                offset_delta,
-                append_time_ms,
-            });
-        }
-        Ok((producer_id, producer))
     }
 }

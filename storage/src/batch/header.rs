@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 const MAGIC_V2: i8 = 2;
 pub(super) const COMPRESSION_MASK: i16 = 0b111;
 pub(super) const LOG_APPEND_TIME_BIT: i16 = 1 << 3;
-const TRANSACTIONAL_BIT: i16 = 1 << 4;
-const CONTROL_BIT: i16 = 1 << 5;
+pub(super) const TRANSACTIONAL_BIT: i16 = 1 << 4;
+pub(super) const CONTROL_BIT: i16 = 1 << 5;
 pub(super) const DELETE_HORIZON_BIT: i16 = 1 << 6;
 
 /// How a batch's records are compressed: bits 0 to 2 of its attributes.

@@ -9,7 +9,8 @@
 //! 3. fetches return those bytes as they are, found with [`batches`];
 //! 4. who wants the records themselves calls [`decode`], or reads them one by one from an [`Opened`]
 //!    batch; who makes some uses a [`BatchBuilder`];
-//! 5. compaction takes records out of it, some or all: `retain.rs` makes the batch that stays.
+//! 5. a transaction's batches are followed by a control batch that ends it: `marker.rs`;
+//! 6. compaction takes records out of it, some or all: `retain.rs` makes the batch that stays.
 //!
 //! [`layout`] has the field offsets, [`header`] a typed view over bytes, [`validate`] what is
 //! checked before a batch is stored, [`records`] iteration and building, in every codec. No input
@@ -18,6 +19,7 @@
 mod codec;
 pub mod header;
 pub mod layout;
+pub(crate) mod marker;
 mod record_view;
 pub mod records;
 pub(crate) mod retain;
@@ -28,5 +30,6 @@ pub use codec::compress;
 pub use header::{
     Batch, Compression, TimestampType, batches, patch_header, patch_header_with_log_append_time,
 };
+pub use marker::{ControlRecord, EndMarker, TransactionResult};
 pub use records::{BatchBuilder, EncodedHeaders, Header, Opened, Record, decode};
 pub use validate::{Limits, validate_client_batch};

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::batch::codec;
-use crate::batch::header::{Batch, Compression, TimestampType};
+use crate::batch::header::{Batch, CONTROL_BIT, Compression, TRANSACTIONAL_BIT, TimestampType};
 use crate::batch::layout;
 use crate::batch::record_view::{Malformed, RecordView, varlong_size, write_varlong};
 use crate::error::{Error, Result};
@@ -227,6 +227,8 @@ pub struct BatchBuilder {
     producer_id: i64,
     producer_epoch: i16,
     base_sequence: i32,
+    /// Besides the codec's bits.
+    attributes: i16,
     base_timestamp: i64,
     max_timestamp: i64,
     count: i32,
@@ -249,6 +251,7 @@ impl BatchBuilder {
             producer_id: -1,
             producer_epoch: -1,
             base_sequence: -1,
+            attributes: 0,
             base_timestamp: -1,
             max_timestamp: -1,
             count: 0,
@@ -261,6 +264,18 @@ impl BatchBuilder {
         self.producer_id = producer_id;
         self.producer_epoch = producer_epoch;
         self.base_sequence = base_sequence;
+        self
+    }
+
+    /// Makes it part of its producer's transaction.
+    pub fn transactional(mut self) -> Self {
+        self.attributes |= TRANSACTIONAL_BIT;
+        self
+    }
+
+    /// Makes it a control batch.
+    pub(crate) fn control(mut self) -> Self {
+        self.attributes |= CONTROL_BIT;
         self
     }
 
@@ -347,7 +362,8 @@ impl BatchBuilder {
         put(layout::BATCH_LENGTH, &batch_length.to_be_bytes());
         put(layout::PARTITION_LEADER_EPOCH, &(-1i32).to_be_bytes());
         put(layout::MAGIC, &2i8.to_be_bytes());
-        put(layout::ATTRIBUTES, &compression.id().to_be_bytes());
+        let attributes = compression.id() | self.attributes;
+        put(layout::ATTRIBUTES, &attributes.to_be_bytes());
         put(layout::LAST_OFFSET_DELTA, &(self.count - 1).to_be_bytes());
         put(layout::BASE_TIMESTAMP, &self.base_timestamp.to_be_bytes());
         put(layout::MAX_TIMESTAMP, &self.max_timestamp.to_be_bytes());

@@ -39,7 +39,7 @@ pub(crate) struct InPlace<'a> {
     pub offset: Offset,
     pub timestamp: i64,
     pub key: Option<&'a [u8]>,
-    pub has_value: bool,
+    pub value: Option<&'a [u8]>,
     place: Range<usize>,
 }
 
@@ -157,7 +157,7 @@ impl<'a> Records<'a> {
             offset,
             timestamp: stamped.unwrap_or_else(|| base_timestamp.wrapping_add(view.timestamp_delta)),
             key: view.key,
-            has_value: view.value.is_some(),
+            value: view.value,
             place: start..self.bytes.len() - rest.len(),
         })
     }

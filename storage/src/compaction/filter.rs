@@ -119,7 +119,7 @@ impl Round<'_> {
             for record in together.drain(..) {
                 counts.records_read += 1;
                 if is_control || self.stays(&record, horizon_passed, &mut counts) {
-                    has_tombstone |= !record.has_value;
+                    has_tombstone |= record.value.is_none();
                     kept.push(record.kept());
                 }
             }
@@ -183,7 +183,7 @@ impl Round<'_> {
         if newer {
             return false;
         }
-        let dropped = !record.has_value && horizon_passed;
+        let dropped = record.value.is_none() && horizon_passed;
         counts.tombstones_dropped += u64::from(dropped);
         !dropped
     }

@@ -11,7 +11,7 @@ use crate::Offset;
 use crate::batch::Batch;
 use crate::error::Result;
 use crate::partition_log::PartitionLog;
-use crate::segment::{Batches, CleanedSegment, Segment};
+use crate::segment::{AbortedInOrder, Batches, CleanedSegment, Segment};
 
 /// What goes over the segments.
 pub(super) struct Rewrite<'a> {
@@ -84,6 +84,7 @@ impl Rewrite<'_> {
 
     fn add(&mut self, group: &mut Group, segment: &Arc<Segment>) -> Result<(), Ended> {
         let mut batches = Batches::from(segment, 0, self.buffer_bytes)?;
+        let mut aborted = AbortedInOrder::of(segment);
         while let Some((head, batch)) = batches.next()? {
             self.stats.bytes_read += head.size;
             self.read_bytes += head.size;
@@ -97,6 +98,14 @@ impl Rewrite<'_> {
             if !kept.is_empty() {
                 group.new.append(kept)?;
                 self.kept_bytes += kept.len() as u64;
+                let kept = Batch::parse(kept)?;
+                // A reader that is told of a transaction leaves its producer out until its marker.
+                if kept.is_control()
+                    && kept.records_count() > 0
+                    && let Some(aborted) = aborted.ended_at(head.base_offset)?
+                {
+                    group.new.add_aborted(&aborted)?;
+                }
             }
             self.pace.moved(head.size + kept.len() as u64)?;
         }

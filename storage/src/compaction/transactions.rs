@@ -17,12 +17,8 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::Offset;
-use crate::batch::{Batch, Compression, retain};
-use crate::error::{Error, Result};
-
-/// How a control record's key says what it is, after its version.
-const TYPE_ABORT: i16 = 0;
-const TYPE_COMMIT: i16 = 1;
+use crate::batch::{Batch, ControlRecord, TransactionResult};
+use crate::error::Result;
 
 /// The transactions of one log.
 #[derive(Debug, Default)]
@@ -36,17 +32,6 @@ pub(crate) struct Transactions {
     unreadable_from: Option<Offset>,
     /// In the pass: the producers whose transaction has a batch, and no marker so far.
     with_data: HashSet<i64>,
-}
-
-/// What a control batch is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Control {
-    Abort,
-    Commit,
-    /// Of a kind that ends no transaction.
-    Other,
-    /// Compaction has taken the marker away: nothing is left of its transaction.
-    Emptied,
 }
 
 impl Transactions {
@@ -69,17 +54,20 @@ impl Transactions {
             }
             return;
         }
-        match control(batch) {
-            Ok(Control::Abort) => {
+        match ControlRecord::of(batch) {
+            Ok(ControlRecord::End {
+                result: TransactionResult::Abort,
+                ..
+            }) => {
                 if let Some(first) = self.open.remove(&producer_id) {
                     let aborted = self.aborted.entry(producer_id).or_default();
                     aborted.push((first, batch.base_offset()));
                 }
             }
-            Ok(Control::Commit | Control::Emptied) => {
+            Ok(ControlRecord::End { .. } | ControlRecord::Emptied) => {
                 self.open.remove(&producer_id);
             }
-            Ok(Control::Other) => {}
+            Ok(ControlRecord::Other) => {}
             Err(_) => self.unreadable_from(batch.base_offset()),
         }
     }
@@ -134,38 +122,12 @@ impl Transactions {
 
     /// The pass is at a control batch. Returns whether nothing is left that needs it.
     pub fn pass_control(&mut self, batch: &Batch<'_>) -> Result<bool> {
-        Ok(match control(batch)? {
-            Control::Abort | Control::Commit => !self.with_data.remove(&batch.producer_id()),
-            Control::Other => false,
-            Control::Emptied => true,
+        Ok(match ControlRecord::of(batch)? {
+            ControlRecord::End { .. } => !self.with_data.remove(&batch.producer_id()),
+            ControlRecord::Other => false,
+            ControlRecord::Emptied => true,
         })
     }
-}
-
-/// Reads a control batch, which is never compressed.
-fn control(batch: &Batch<'_>) -> Result<Control> {
-    if batch.compression()? != Compression::None {
-        return Err(Error::CorruptBatch(format!(
-            "the control batch at {} is compressed",
-            batch.base_offset()
-        )));
-    }
-    let records = retain::Records::open(*batch, batch.size_in_bytes())?;
-    let mut found = Control::Emptied;
-    records.each(|record| {
-        if found == Control::Emptied {
-            found = match record.key {
-                Some(&[_, _, high, low, ..]) => match i16::from_be_bytes([high, low]) {
-                    TYPE_ABORT => Control::Abort,
-                    TYPE_COMMIT => Control::Commit,
-                    _ => Control::Other,
-                },
-                _ => return Err("a control record's key has less than 4 bytes"),
-            };
-        }
-        Ok(())
-    })?;
-    Ok(found)
 }
 
 #[cfg(test)]

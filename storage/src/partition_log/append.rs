@@ -16,12 +16,12 @@ use super::{Appended, PartitionLog, Visibility, Writer};
 use crate::batch::header::{self, patch_header, patch_header_with_log_append_time};
 use crate::batch::rewrite::rewritten;
 use crate::batch::validate::{Limits, check_client_batch};
-use crate::batch::{Batch, Compression, layout};
+use crate::batch::{Batch, Compression, EndMarker, layout};
 use crate::checkpoint;
 use crate::config::{CompressionType, TimestampType};
 use crate::error::{Error, Result};
 use crate::open_files;
-use crate::producer_state::Decision;
+use crate::producer_state::{Decision, ProducerState};
 use crate::segment::{BatchHead, SegmentWriter};
 use crate::{LogConfig, Offset};
 
@@ -90,11 +90,35 @@ impl PartitionLog {
     /// As [`PartitionLog::append`] for batches of the broker's own (several, back to back, control
     /// batches allowed). Returns the first's base offset and the end.
     pub fn append_internal(&self, batches: &Bytes) -> Result<Range<Offset>> {
+        self.append_checked(batches, |_| Ok(()))
+    }
+
+    /// As [`PartitionLog::append_internal`], one batch of a transaction: `StaleProducerEpoch` where its
+    /// producer's epoch is not the newest that is known here.
+    pub fn append_unsequenced(&self, batch: &Bytes) -> Result<Range<Offset>> {
+        self.append_checked(batch, |producers| {
+            producers.check_unsequenced(&Batch::parse(batch)?)
+        })
+    }
+
+    /// Ends a producer's transaction. `StaleProducerEpoch` or `StaleCoordinatorEpoch` where a newer one
+    /// is known here. One of which there is nothing gets its marker too.
+    pub fn append_marker(&self, marker: &EndMarker) -> Result<Range<Offset>> {
+        let batch = marker.batch(self.shared.clock.now_ms());
+        self.append_checked(&batch, |producers| producers.check_marker(marker))
+    }
+
+    fn append_checked(
+        &self,
+        batches: &Bytes,
+        check: impl FnOnce(&ProducerState) -> Result<()>,
+    ) -> Result<Range<Offset>> {
         self.check_ordinary()?;
         let config = self.config();
         let now_ms = self.shared.clock.now_ms();
         let mut writer = lock(&self.writer);
         self.shared.check_writable()?;
+        check(&writer.producers)?;
         self.shared.check_room()?;
         let start = writer.end;
         self.append_all(&mut writer, header::batches(batches), None, now_ms, &config)?;
@@ -164,8 +188,14 @@ impl PartitionLog {
         }
         let rest = &batch.bytes()[layout::RECORDS..];
         writer.active.append(&head, &header, rest, config)?;
-        writer.producers.update(batch, base_offset, now_ms);
+        let aborted = writer.producers.update(batch, base_offset, now_ms);
+        // First: where the entry cannot be added, the batch is cut off again.
         writer.end = head.next_offset();
+        if let Some(aborted) = aborted
+            && writer.active.segment().add_aborted(&aborted)?
+        {
+            self.shared.dir_dirty.store(true, Ordering::Release);
+        }
         Ok(())
     }
 
@@ -177,8 +207,11 @@ impl PartitionLog {
         // First: the next one may need it.
         self.give_room_back(writer);
         let shared = &self.shared;
-        let next = SegmentWriter::create(&shared.disk, &shared.dir, writer.end, config, now_ms)?;
+        let next = SegmentWriter::create(&shared.disk, &shared.dir, writer.end, config, now_ms);
+        // Where it fails, too: what was created and removed could come back with a power cut, in the
+        // midst of the segment that the log goes on in.
         shared.dir_dirty.store(true, Ordering::Release);
+        let next = next?;
         let mut segments = shared.segments().to_vec();
         segments.push(next.segment().clone());
         shared.set_segments(segments);
@@ -226,10 +259,13 @@ impl PartitionLog {
             }
         }
         let end = writer.end;
+        let first_open = writer.producers.first_open_transaction();
         self.shared.offsets.send_modify(|offsets| {
             offsets.log_end_offset = end;
             offsets.high_watermark = end;
-            offsets.last_stable_offset = end;
+            // An open transaction's first records may have been deleted.
+            let stable = first_open.unwrap_or(end).max(offsets.log_start_offset);
+            offsets.last_stable_offset = stable.min(end);
         });
     }
 

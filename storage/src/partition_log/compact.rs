@@ -49,17 +49,7 @@ impl PartitionLog {
                 |at| segment(at)?.first_timestamp(),
             )
         };
-        let mut choice = choose(log)?;
-        // Asked last: most logs have nothing to be compacted, and no transactions.
-        if choice.is_some()
-            && let Some(first) = lock(&self.writer).producers.first_open_transaction()
-            && first < log.limit
-        {
-            choice = choose(LogFacts {
-                limit: first,
-                ..log
-            })?;
-        }
+        let choice = choose(log)?;
         if let Some(invalid) = choice.and_then(|choice| choice.invalid_checkpoint) {
             let (topic, partition) = (self.topic(), self.partition());
             tracing::warn!(

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use super::snapshots::Restore;
 use super::{PartitionLog, Writer};
 use crate::error::{Error, Result};
 use crate::segment::{Segment, SegmentWriter};
@@ -77,9 +78,15 @@ impl PartitionLog {
         // A snapshot has the last batch of each producer only, so it is the last resort.
         if !writer.producers.cut(end) {
             let segments = shared.segments();
-            writer.producers =
-                self.snapshots
-                    .restore(&segments, end, shared.clock.now_ms(), false)?;
+            let what = Restore {
+                segments: &segments,
+                end,
+                now_ms: shared.clock.now_ms(),
+                unclean_from: None,
+            };
+            let restored = self.snapshots.restore(what, |_, _| Ok(()))?;
+            let before = std::mem::replace(&mut writer.producers, restored);
+            writer.producers.take_batches(before);
         }
         // Written before the next append, as a new one: on a full disk there may be no room for it now,
         // and a start cuts off epochs beyond the end.

@@ -167,9 +167,11 @@ impl PartitionLog {
         let removed = {
             let _writer = lock(&self.writer);
             self.shared.check_exists()?;
-            self.shared
-                .offsets
-                .send_modify(|now| now.log_start_offset = start.max(now.log_start_offset));
+            self.shared.offsets.send_modify(|now| {
+                now.log_start_offset = start.max(now.log_start_offset);
+                // Records of an open transaction may go.
+                now.last_stable_offset = now.last_stable_offset.max(now.log_start_offset);
+            });
             self.epochs
                 .write()
                 .unwrap_or_else(PoisonError::into_inner)

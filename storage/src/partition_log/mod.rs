@@ -40,7 +40,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::error::{Error, Result};
-use crate::producer_state::{ActiveProducer, ProducerState};
+use crate::producer_state::{AbortedTransaction, ActiveProducer, ProducerState};
 use crate::segment::SegmentWriter;
 use crate::{LogConfig, Offset};
 
@@ -49,7 +49,7 @@ pub(crate) use epochs::LeaderEpochs;
 pub use log_start::DeleteTo;
 pub(crate) use log_start::Prepared;
 pub use read::ColdRead;
-pub(crate) use snapshots::Snapshots;
+pub(crate) use snapshots::{Restore, Snapshots};
 pub(crate) use stop::Checkpointed;
 pub(crate) use sync::{Opened, Shared, SyncQueue, lock};
 
@@ -119,6 +119,9 @@ pub struct Appended {
 pub struct Fetched {
     /// Whole batches, the first of which holds the offset asked for. Empty at the end of the log.
     pub records: Bytes,
+    /// Of a read up to the last stable offset: the transactions with batches in `records`, or up to
+    /// them, that were aborted.
+    pub aborted: Vec<AbortedTransaction>,
     /// The offsets at the time of the read.
     pub offsets: Offsets,
 }
@@ -177,7 +180,8 @@ impl PartitionLog {
         epochs: LeaderEpochs,
         checkpointed: Checkpointed,
     ) -> Self {
-        let snapshots = Snapshots::new(Arc::clone(&opened.disk), opened.dir.clone());
+        let (disk, dir) = (Arc::clone(&opened.disk), opened.dir.clone());
+        let snapshots = Snapshots::new(disk, dir, checkpointed.recovery_point);
         let shared = Arc::new(Shared::new(opened));
         // What the start has repaired.
         shared.close_synced_files();
@@ -286,6 +290,11 @@ impl PartitionLog {
         let mut writer = lock(&self.writer);
         self.forget_idle_producers(&mut writer);
         writer.producers.active()
+    }
+
+    /// The producers that have a transaction open here.
+    pub fn open_transactions(&self) -> Vec<ActiveProducer> {
+        lock(&self.writer).producers.with_open_transaction()
     }
 
     pub(crate) fn config(&self) -> Arc<LogConfig> {

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::sync::{Segments, Shared, lock};
 use super::{Fetched, Offsets, PartitionLog, Read, ReadLimit, Visibility};
 use crate::Offset;
+use crate::batch::batches;
 use crate::error::{Error, Result};
+use crate::producer_state::AbortedTransaction;
 use crate::segment::{Access, Found, Miss, Wanted};
 
 /// A read that has to wait for the device. Run [`ColdRead::load`] on a thread that may block.
@@ -19,6 +21,7 @@ pub struct ColdRead {
     segments: Segments,
     offsets: Offsets,
     wanted: Wanted,
+    committed: bool,
 }
 
 impl ColdRead {
@@ -30,13 +33,22 @@ impl ColdRead {
             // The search may have met damage.
             Ok(records) => match damaged(&self.segments, offset, self.wanted.limit) {
                 Some(error) => Err(error),
-                None => Ok(Fetched {
-                    records,
-                    offsets: self.offsets,
-                }),
+                None => self.fetched(records),
             },
             Err(miss) => Err(failed(&self.shared, offset, miss)),
         }
+    }
+
+    fn fetched(self, records: Bytes) -> Result<Fetched> {
+        let aborted = match self.committed {
+            true => aborted(&self.segments, self.wanted.offset, &records, Access::Load),
+            false => Ok(Vec::new()),
+        };
+        Ok(Fetched {
+            records,
+            aborted: aborted.map_err(|miss| failed(&self.shared, self.wanted.offset, miss))?,
+            offsets: self.offsets,
+        })
     }
 }
 
@@ -59,11 +71,13 @@ impl PartitionLog {
         if self.reads_hidden_tail(limit) {
             return self.read_hidden_tail(offset, max_bytes, at_least_one);
         }
+        let committed = limit == ReadLimit::LastStableOffset;
         let (offsets, limit) = shared.readable_to(limit)?;
         check_offset(offset, &offsets, limit)?;
         if offset == limit {
             return Ok(Read::Warm(Fetched {
                 records: Bytes::new(),
+                aborted: Vec::new(),
                 offsets,
             }));
         }
@@ -84,8 +98,19 @@ impl PartitionLog {
         if let Some(error) = damaged(&segments, offset, limit) {
             return Err(error);
         }
-        match find(&segments, &wanted, Access::Probe) {
-            Ok(records) => Ok(Read::Warm(Fetched { records, offsets })),
+        let found = find(&segments, &wanted, Access::Probe).and_then(|records| {
+            let aborted = match committed {
+                true => aborted(&segments, offset, &records, Access::Probe)?,
+                false => Vec::new(),
+            };
+            Ok(Fetched {
+                records,
+                aborted,
+                offsets,
+            })
+        });
+        match found {
+            Ok(fetched) => Ok(Read::Warm(fetched)),
             Err(Miss::NotResident) => {
                 let shared = Arc::clone(shared);
                 Ok(Read::Cold(ColdRead {
@@ -93,6 +118,7 @@ impl PartitionLog {
                     segments,
                     offsets,
                     wanted,
+                    committed,
                 }))
             }
             Err(miss) => Err(failed(shared, offset, miss)),
@@ -137,6 +163,7 @@ impl PartitionLog {
             Some(error) => Err(error),
             None => Ok(Read::Warm(Fetched {
                 records: Bytes::from(records),
+                aborted: Vec::new(),
                 offsets,
             })),
         }
@@ -183,6 +210,30 @@ pub(super) fn from(
 ) -> impl Iterator<Item = &Arc<crate::segment::Segment>> {
     let after = segments.partition_point(|segment| segment.base_offset() <= offset);
     segments.iter().skip(after.saturating_sub(1))
+}
+
+/// The transactions that were aborted, of `records`, which were found for `offset`.
+fn aborted(
+    segments: &Segments,
+    offset: Offset,
+    records: &[u8],
+    access: Access,
+) -> Result<Vec<AbortedTransaction>, Miss> {
+    let mut found = Vec::new();
+    // Most logs have no transactions.
+    if !from(segments, offset).any(|segment| segment.has_aborted()) {
+        return Ok(found);
+    }
+    let last = batches(records).filter_map(Result::ok).last();
+    let Some(end) = last.map(|batch| batch.next_offset()) else {
+        return Ok(found);
+    };
+    for segment in from(segments, offset) {
+        if segment.aborted_in(offset, end, access, &mut found)? {
+            break;
+        }
+    }
+    Ok(found)
 }
 
 fn find(segments: &Segments, wanted: &Wanted, access: Access) -> Result<Bytes, Miss> {

@@ -1,20 +1,25 @@
 //! Producer snapshots on disk, and bringing the producers' state back from one.
 //!
 //! A snapshot `<20 digits>.snapshot` holds the state before the offset that it is named by. One is
-//! written at every roll, at every checkpoint and at a clean stop; the newest two are kept. Those of
-//! a roll are not synced: a damaged one is found out by its CRC and passed over for an older one,
-//! or for a walk over the headers of the whole log.
+//! written at every roll, at every checkpoint and at a clean stop; the newest two are kept, and the
+//! newest at or below the recovery point. Those of a roll are not synced: a damaged one is found out by
+//! its CRC and passed over for an older one, or for a walk over the headers of the whole log.
+//!
+//! The walk finds the transactions that were aborted, too. After an unclean stop their indexes are
+//! trusted below the recovery point only, so the walk begins there at the latest.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use crate::Offset;
-use crate::batch::{Batch, header, layout};
+use crate::batch::{Batch, ControlRecord, TransactionResult, header, layout};
 use crate::checkpoint;
 use crate::disk::{self, Disk};
 use crate::error::{Error, Result};
-use crate::producer_state::ProducerState;
-use crate::segment::{BatchReader, SNAPSHOT_SUFFIX, Segment, file_name, parse_file_name};
+use crate::producer_state::{AbortedTransaction, ProducerState};
+use crate::segment::{BatchReader, Follows, SNAPSHOT_SUFFIX, Segment, file_name, parse_file_name};
 
 /// How many snapshots stay.
 const KEPT: usize = 2;
@@ -29,12 +34,30 @@ const LOOK_BACK_MS: i64 = 15 * 60 * 1000;
 pub(crate) struct Snapshots {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    recovery_point: AtomicI64,
+}
+
+/// What producers are restored for, and from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Restore<'a> {
+    /// The log's.
+    pub segments: &'a [Arc<Segment>],
+    /// Where the state is wanted.
+    pub end: Offset,
+    /// The time.
+    pub now_ms: i64,
+    /// The last stop was unclean, and this was its recovery point.
+    pub unclean_from: Option<Offset>,
 }
 
 impl Snapshots {
     /// Those in `dir`.
-    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
-        Self { disk, dir }
+    pub fn new(disk: Arc<dyn Disk>, dir: PathBuf, recovery_point: Offset) -> Self {
+        Self {
+            disk,
+            dir,
+            recovery_point: AtomicI64::new(recovery_point),
+        }
     }
 
     /// Writes the state before `offset` to the page cache.
@@ -58,6 +81,7 @@ impl Snapshots {
     /// Writes the state before `offset` to the device.
     pub fn write_durably(&self, offset: Offset, snapshot: &[u8]) -> Result<()> {
         checkpoint::write_file(self.disk.as_ref(), &self.path(offset), snapshot)?;
+        self.recovery_point.store(offset, Ordering::Relaxed);
         self.prune()
     }
 
@@ -70,30 +94,90 @@ impl Snapshots {
         Ok(!offsets.is_empty())
     }
 
-    /// The state before `end`, from the newest sound snapshot and the headers behind it. After an
-    /// unclean stop (`unclean_at_ms` is the time now) some log before the snapshot is walked too.
+    /// The state before an offset, from a sound snapshot and the headers behind it. After an unclean
+    /// stop some log before the snapshot is walked too, for the last batches of each producer.
+    /// `aborted` is told of the transactions that are aborted in what is walked behind the snapshot.
     pub fn restore(
         &self,
-        segments: &[Arc<Segment>],
-        end: Offset,
-        now_ms: i64,
-        unclean: bool,
+        what: Restore<'_>,
+        mut aborted: impl FnMut(&Segment, &AbortedTransaction) -> Result<()>,
     ) -> Result<ProducerState> {
+        let Restore { segments, end, .. } = what;
         let start = segments.first().map_or(0, |segment| segment.base_offset());
-        let (snapshot, snapshot_offset) = self.newest(end)?.unwrap_or_default();
-        let mut from = snapshot_offset.max(start);
-        let recent = |last: i64| now_ms.saturating_sub(last) < LOOK_BACK_MS;
-        if unclean && snapshot.last_append_ms().is_some_and(recent) {
-            from = look_back(segments, from)?;
+        let newest = what.unclean_from.unwrap_or(end).min(end);
+        let (mut producers, snapshot_offset) = self.newest(newest)?.unwrap_or_default();
+        let from = snapshot_offset.max(start);
+        let recent = |last: i64| what.now_ms.saturating_sub(last) < LOOK_BACK_MS;
+        if what.unclean_from.is_some() && producers.last_append_ms().is_some_and(recent) {
+            let mut earlier = ProducerState::new();
+            let walk = Walk {
+                segments,
+                from: look_back(segments, from)?,
+                end: from,
+                now_ms: what.now_ms,
+            };
+            walk.replay(&mut earlier, |_, _| Ok(()))?;
+            producers.take_batches(earlier);
         }
-        if from >= snapshot_offset {
-            let mut producers = snapshot;
-            replay(segments, from, end, now_ms, &mut producers)?;
-            return Ok(producers);
+        let walk = Walk {
+            segments,
+            from,
+            end,
+            now_ms: what.now_ms,
+        };
+        walk.replay(&mut producers, &mut aborted)?;
+        if newest < end
+            && let Some((newer, _)) = self.newest(end)?
+        {
+            // All that a producer has appended may be deleted.
+            producers.add_missing(newer);
         }
-        let mut producers = ProducerState::new();
-        replay(segments, from, end, now_ms, &mut producers)?;
-        producers.add_missing(snapshot);
+        Ok(producers)
+    }
+
+    /// As [`Snapshots::restore`] at a start, before there are readers: makes the indexes of aborted
+    /// transactions say what the log does.
+    pub fn restore_at_start(&self, what: Restore<'_>) -> Result<ProducerState> {
+        // The walk that brings the state back finds those behind.
+        let from = match what.unclean_from {
+            None => what.end,
+            Some(point) => {
+                let newest = self.newest(point.min(what.end))?;
+                newest.map_or(0, |(_, offset)| offset)
+            }
+        };
+        let kept = kept_aborted(what, from)?;
+        let mut found: BTreeMap<Offset, Vec<AbortedTransaction>> = BTreeMap::new();
+        let mut note = |segment: &Segment, aborted: &AbortedTransaction| {
+            let found = found.entry(segment.base_offset()).or_default();
+            found.push(*aborted);
+            Ok(())
+        };
+        let producers = match (&kept, what.unclean_from) {
+            (Some(_), Some(_)) => self.restore(what, note)?,
+            // They have all there are, whatever is walked for the state.
+            (Some(_), None) => return self.restore(what, |_, _| Ok(())),
+            (None, _) => {
+                let dir = self.dir.display();
+                tracing::warn!(%dir, "rebuilding a damaged index of aborted transactions");
+                let walk = Walk {
+                    segments: what.segments,
+                    from: 0,
+                    end: what.end,
+                    now_ms: what.now_ms,
+                };
+                walk.replay(&mut ProducerState::new(), &mut note)?;
+                self.restore(what, |_, _| Ok(()))?
+            }
+        };
+        for (at, segment) in what.segments.iter().enumerate() {
+            let found = found.remove(&segment.base_offset()).unwrap_or_default();
+            let keep = kept.as_ref().and_then(|kept| kept.get(at));
+            let keep = keep.copied().unwrap_or_default();
+            // The next start takes what is below the recovery point for granted.
+            let point = what.unclean_from.unwrap_or(Offset::MAX);
+            segment.replace_aborted(keep, &found, segment.base_offset() < point)?;
+        }
         Ok(producers)
     }
 
@@ -120,7 +204,11 @@ impl Snapshots {
     fn prune(&self) -> Result<()> {
         let offsets = self.offsets()?;
         let old = offsets.len().saturating_sub(KEPT);
-        self.remove(offsets.iter().take(old))
+        let recovery_point = self.recovery_point.load(Ordering::Relaxed);
+        let needed = offsets.partition_point(|offset| *offset <= recovery_point);
+        let needed = needed.checked_sub(1).and_then(|at| offsets.get(at));
+        let old = offsets.iter().take(old);
+        self.remove(old.filter(|offset| Some(*offset) != needed))
     }
 
     fn remove<'a>(&self, offsets: impl Iterator<Item = &'a Offset>) -> Result<()> {
@@ -176,43 +264,116 @@ fn look_back(segments: &[Arc<Segment>], from: Offset) -> Result<Offset> {
     Ok(offset)
 }
 
-/// Tells `producers` of the batches from `from` up to `end`.
-fn replay(
-    segments: &[Arc<Segment>],
+/// How many entries of each index of aborted transactions have markers below `from`, which is where the
+/// log ends or what is on the device; `None` where one is damaged.
+fn kept_aborted(what: Restore<'_>, from: Offset) -> Result<Option<Vec<u64>>> {
+    let mut kept = Vec::with_capacity(what.segments.len());
+    for (at, segment) in what.segments.iter().enumerate() {
+        let next = what.segments.get(at + 1);
+        let end = next.map_or(what.end, |next| next.base_offset());
+        let sound = segment.sound_aborted(from.min(end))?;
+        let is_whole = match sound.follows {
+            Follows::Nothing => true,
+            // All of them should be below.
+            _ if end <= from => false,
+            Follows::Later => true,
+            // A crash may have left that, if no entry that was on the device is missing.
+            Follows::Garbage => {
+                let walk = Walk {
+                    segments: what.segments,
+                    from: sound.last.map_or(segment.base_offset(), |last| last + 1),
+                    end: from,
+                    now_ms: what.now_ms,
+                };
+                !walk.meets_abort()?
+            }
+        };
+        if !is_whole {
+            return Ok(None);
+        }
+        kept.push(sound.count);
+    }
+    Ok(Some(kept))
+}
+
+/// The batches that a state is told of.
+struct Walk<'a> {
+    segments: &'a [Arc<Segment>],
     from: Offset,
     end: Offset,
     now_ms: i64,
-    producers: &mut ProducerState,
-) -> Result<()> {
-    let after = segments.partition_point(|segment| segment.base_offset() <= from);
-    for segment in segments.iter().skip(after.saturating_sub(1)) {
-        if segment.base_offset() >= end {
-            break;
-        }
-        let mut reader = BatchReader::heads(segment);
-        let mut next = segment.seek(from)?;
-        while let Some((position, head)) = next.filter(|(_, head)| head.base_offset < end) {
-            let header = reader.head(position)?;
-            let (_, header) = header.map_err(|reason| segment.corrupt(position, reason))?;
-            note(producers, &header, now_ms)?;
-            next = segment.seek_from(&mut reader, position + head.size, head.next_offset())?;
-        }
-    }
-    Ok(())
 }
 
-fn note(producers: &mut ProducerState, header: &[u8; layout::RECORDS], now_ms: i64) -> Result<()> {
-    // The state needs the header's fields only, so the records are left out.
+impl Walk<'_> {
+    fn replay(
+        &self,
+        producers: &mut ProducerState,
+        mut aborted: impl FnMut(&Segment, &AbortedTransaction) -> Result<()>,
+    ) -> Result<()> {
+        self.each(|segment, batch| {
+            let append_time_ms = match batch.timestamp_type() {
+                header::TimestampType::LogAppendTime => batch.max_timestamp(),
+                // Unknown. A producer may be kept for too long, but is never forgotten too early.
+                header::TimestampType::CreateTime => self.now_ms,
+            };
+            match producers.update(batch, batch.base_offset(), append_time_ms) {
+                Some(ended) => aborted(segment, &ended),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// A transaction was aborted here, or what nobody knows of was.
+    fn meets_abort(&self) -> Result<bool> {
+        let mut meets = false;
+        self.each(|_, batch| {
+            meets |= batch.is_control()
+                && match ControlRecord::of(batch) {
+                    Ok(ControlRecord::End { result, .. }) => result == TransactionResult::Abort,
+                    Ok(_) => false,
+                    Err(_) => true,
+                };
+            Ok(())
+        })?;
+        Ok(meets)
+    }
+
+    /// Goes over the batches in their order. Of others than control batches the header alone is there.
+    fn each(&self, mut each: impl FnMut(&Segment, &Batch<'_>) -> Result<()>) -> Result<()> {
+        let (segments, from, end) = (self.segments, self.from, self.end);
+        let after = segments.partition_point(|segment| segment.base_offset() <= from);
+        for segment in segments.iter().skip(after.saturating_sub(1)) {
+            if segment.base_offset() >= end {
+                break;
+            }
+            let mut reader = BatchReader::heads(segment);
+            let mut next = segment.seek(from)?;
+            while let Some((position, head)) = next.filter(|(_, head)| head.base_offset < end) {
+                let header = reader.head(position)?;
+                let (_, header) = header.map_err(|reason| segment.corrupt(position, reason))?;
+                let alone = header_alone(&header);
+                let batch = Batch::parse(&alone)?;
+                let records = match batch.is_control() {
+                    true => reader.records(position, &head)?,
+                    false => &[],
+                };
+                if records.is_empty() {
+                    each(segment, &batch)?;
+                } else {
+                    each(segment, &Batch::parse(&[&header, records].concat())?)?;
+                }
+                next = segment.seek_from(&mut reader, position + head.size, head.next_offset())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A batch that has no records, of a header.
+fn header_alone(header: &[u8; layout::RECORDS]) -> [u8; layout::RECORDS] {
     let mut header = *header;
     let length = (layout::RECORDS - layout::LOG_OVERHEAD) as i32;
     header[layout::BATCH_LENGTH..layout::PARTITION_LEADER_EPOCH]
         .copy_from_slice(&length.to_be_bytes());
-    let batch = Batch::parse(&header)?;
-    let append_time_ms = match batch.timestamp_type() {
-        header::TimestampType::LogAppendTime => batch.max_timestamp(),
-        // Unknown. A producer may be kept for too long, but is never forgotten too early.
-        header::TimestampType::CreateTime => now_ms,
-    };
-    producers.update(&batch, batch.base_offset(), append_time_ms);
-    Ok(())
+    header
 }

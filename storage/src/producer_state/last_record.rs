@@ -26,12 +26,4 @@ impl ProducerState {
             .map(|(id, producer)| (*id, last(producer)))
             .collect()
     }
-
-    /// Where the first transaction begins that has not ended.
-    pub(crate) fn first_open_transaction(&self) -> Option<Offset> {
-        let producers = self.producers.values();
-        producers
-            .filter_map(|producer| producer.current_txn_first_offset)
-            .min()
-    }
 }

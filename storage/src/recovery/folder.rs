@@ -9,7 +9,8 @@ use super::Recovery;
 use crate::disk::{self, File};
 use crate::error::{Error, Result};
 use crate::segment::{
-    INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX, file_name, parse_file_name,
+    INDEX_SUFFIX, LOG_SUFFIX, Segment, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, file_name,
+    parse_file_name,
 };
 use crate::{LogConfig, Offset};
 
@@ -69,7 +70,7 @@ impl Recovery<'_> {
                 .iter()
                 .any(|suffix| name.ends_with(suffix));
             let orphan = parse_file_name(path).is_some_and(|(base, suffix)| {
-                [INDEX_SUFFIX, TIME_INDEX_SUFFIX].contains(&suffix)
+                [INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX].contains(&suffix)
                     && bases.binary_search(&base).is_err()
             });
             if !(deleted || temporary || orphan) {
@@ -112,7 +113,14 @@ impl Recovery<'_> {
         removed: impl Fn(&Path),
     ) -> Result<()> {
         for base in bases {
-            for suffix in [LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
+            // The log last: where a start is cut short, the next one removes the rest. An index that
+            // stays alone could be taken for that of a segment which takes the place of this one.
+            for suffix in [
+                INDEX_SUFFIX,
+                TIME_INDEX_SUFFIX,
+                TXN_INDEX_SUFFIX,
+                LOG_SUFFIX,
+            ] {
                 let path = dir.join(file_name(*base, suffix));
                 match self.disk.remove_file(&path) {
                     Ok(()) => removed(&path),

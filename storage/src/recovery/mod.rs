@@ -10,8 +10,9 @@
 //! warning says where. Where sound batches follow it, what is cut off is first kept, and that is an
 //! error in the broker's log: the damaged segment's end as `<20 digits>.log.<position>.cut`, and
 //! segments behind it renamed to `<20 digits>.log.0.cut`. No start touches these. The indexes of
-//! what was scanned are rebuilt; the producers' state is brought back from the newest sound snapshot
-//! and the headers behind it; a new leader epoch begins with the first append.
+//! what was scanned are rebuilt; the producers' state, and the index of aborted
+//! transactions, are brought back from the newest sound snapshot at or below the recovery point and the
+//! headers behind it; a new leader epoch begins with the first append.
 //!
 //! Below the recovery point, and after a clean stop altogether, files are trusted: damage there is
 //! no crash's. What is met of it at a start, or later by a read, is reported and stepped over (see
@@ -42,7 +43,7 @@ use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::log_dir::OpenLog;
 use crate::partition_log::{
-    Checkpointed, Offsets, Opened, PartitionLog, Snapshots, SyncQueue, Visibility, Writer,
+    Checkpointed, Offsets, Opened, PartitionLog, Restore, Snapshots, SyncQueue, Visibility, Writer,
 };
 use crate::segment::SegmentWriter;
 
@@ -77,7 +78,8 @@ impl Recovery<'_> {
     /// Opens the partition in `dir`, which exists. `created` says that it was made just now.
     pub fn open(mut self, dir: PathBuf, log: OpenLog, created: bool) -> Result<PartitionLog> {
         let now_ms = self.clock.now_ms();
-        let snapshots = Snapshots::new(Arc::clone(self.disk), dir.clone());
+        let recovery_point = self.recovery_point.unwrap_or(0);
+        let snapshots = Snapshots::new(Arc::clone(self.disk), dir.clone(), recovery_point);
         if log.config.compact && !self.clean && !created {
             self.sync_closed(&dir)?;
         }
@@ -95,7 +97,12 @@ impl Recovery<'_> {
                 let base = self.log_start_offset.unwrap_or(0);
                 let active = SegmentWriter::create(self.disk, &dir, base, &log.config, now_ms)?;
                 let segments = vec![Arc::clone(active.segment())];
-                let producers = snapshots.restore(&segments, base, now_ms, false)?;
+                let producers = snapshots.restore_at_start(Restore {
+                    segments: &segments,
+                    end: base,
+                    now_ms,
+                    unclean_from: None,
+                })?;
                 let writer = Writer {
                     active,
                     end: base,
@@ -113,8 +120,12 @@ impl Recovery<'_> {
                         .sync_dir(&dir)
                         .map_err(|error| Error::io("sync", &dir, &error))?;
                 }
-                let producers =
-                    snapshots.restore(&recovered.segments, recovered.end, now_ms, unclean)?;
+                let producers = snapshots.restore_at_start(Restore {
+                    segments: &recovered.segments,
+                    end: recovered.end,
+                    now_ms,
+                    unclean_from: unclean.then_some(recovery_point),
+                })?;
                 let last = recovered.segments.last().ok_or(Error::Closed)?;
                 let active = SegmentWriter::over(Arc::clone(last), recovered.tail, now_ms);
                 let writer = Writer {
@@ -132,7 +143,6 @@ impl Recovery<'_> {
             .log_start_offset
             .unwrap_or(first)
             .clamp(first, writer.end);
-        let recovery_point = self.recovery_point.unwrap_or(0);
         let lost = !created && (lost || recovery_point > writer.end);
         let history = History {
             known,
@@ -165,10 +175,13 @@ impl Recovery<'_> {
             }
             Visibility::Derived => log_start_offset,
         };
+        // An open transaction's first records may have been deleted.
+        let first_open = writer.producers.first_open_transaction();
+        let stable = first_open.map_or(visible, |first| first.clamp(log_start_offset, visible));
         let offsets = Offsets {
             log_start_offset,
             synced_offset,
-            last_stable_offset: visible,
+            last_stable_offset: stable,
             high_watermark: visible,
             log_end_offset: writer.end,
         };

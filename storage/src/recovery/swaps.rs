@@ -9,8 +9,8 @@ use super::Recovery;
 use crate::Offset;
 use crate::error::{Error, Result};
 use crate::segment::{
-    INDEX_SUFFIX, LOG_SUFFIX, SWAP_SUFFIX, TIME_INDEX_SUFFIX, end_of_swap, file_name,
-    parse_file_name,
+    INDEX_SUFFIX, LOG_SUFFIX, SWAP_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX, end_of_swap,
+    file_name, parse_file_name,
 };
 
 impl Recovery<'_> {
@@ -52,7 +52,7 @@ impl Recovery<'_> {
         );
         self.remove_from(dir, &old, "compaction has replaced it")?;
         // The indexes may have their names already, and are built again where they do not.
-        for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX] {
+        for suffix in [INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX] {
             let name = file_name(base, suffix);
             match self.rename(dir, &name) {
                 Err(Error::Io {

@@ -13,6 +13,7 @@ use super::{BatchHead, Expected, Scan, Segment, Tail};
 use crate::batch::layout;
 use crate::disk::Disk;
 use crate::error::Result;
+use crate::producer_state::AbortedTransaction;
 use crate::{LogConfig, Offset};
 
 /// The last part of the names of a segment that is being written.
@@ -34,7 +35,7 @@ pub(crate) fn deleted_suffix() -> String {
     format!(".{number}{DELETED_SUFFIX}")
 }
 
-/// A segment that is being written. Memory: one buffer, and the entries of the indexes.
+/// A segment that is being written. Memory: one buffer, and the entries of the sparse indexes.
 #[derive(Debug)]
 pub(crate) struct CleanedSegment {
     segment: Segment,
@@ -115,6 +116,11 @@ impl CleanedSegment {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// The last batch is the marker of a transaction that was aborted.
+    pub fn add_aborted(&self, transaction: &AbortedTransaction) -> Result<()> {
+        self.segment.add_aborted(transaction).map(drop)
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -13,25 +13,25 @@ impl Segment {
     /// Opens each of its files once at most while `look` reads them: there may be very many segments,
     /// and few are looked at twice.
     pub fn look<T>(&self, look: impl FnOnce() -> T) -> T {
-        self.files().into_iter().for_each(MappedFile::begin_look);
+        self.files().for_each(MappedFile::begin_look);
         let found = look();
-        self.files().into_iter().for_each(MappedFile::end_look);
+        self.files().for_each(MappedFile::end_look);
         found
     }
 
     /// Keeps files open no longer that are on the device.
     pub fn close_files(&self) {
-        self.files().into_iter().for_each(MappedFile::close);
+        self.files().for_each(MappedFile::close);
     }
 
     /// Keeps none of its files open, whatever is on the device.
     pub fn give_up_files(&self) {
-        self.files().into_iter().for_each(MappedFile::give_up);
+        self.files().for_each(MappedFile::give_up);
     }
 
     /// Some of its files are kept open.
     pub fn keeps_files(&self) -> bool {
-        self.files().into_iter().any(MappedFile::is_kept)
+        self.files().any(MappedFile::is_kept)
     }
 }
 
@@ -42,13 +42,13 @@ pub(crate) struct LookedAt(Arc<Segment>);
 impl LookedAt {
     /// From here on.
     pub fn new(segment: &Arc<Segment>) -> Self {
-        segment.files().into_iter().for_each(MappedFile::begin_look);
+        segment.files().for_each(MappedFile::begin_look);
         Self(Arc::clone(segment))
     }
 }
 
 impl Drop for LookedAt {
     fn drop(&mut self) {
-        self.0.files().into_iter().for_each(MappedFile::end_look);
+        self.0.files().for_each(MappedFile::end_look);
     }
 }

@@ -119,7 +119,8 @@ impl<E: Entry> Index<E> {
         Self::over(MappedFile::new(disk, path, ""), 0)
     }
 
-    fn over(file: MappedFile, entries: u64) -> Self {
+    /// An index whose file has so many entries.
+    pub fn over(file: MappedFile, entries: u64) -> Self {
         Self {
             file,
             held: Held::behind(entries),
@@ -193,7 +194,7 @@ impl<E: Entry> Index<E> {
     }
 
     /// The file is the first `keep` entries and `entries` already.
-    fn is(&self, keep: u64, entries: &[u8]) -> Result<bool> {
+    pub fn is(&self, keep: u64, entries: &[u8]) -> Result<bool> {
         let added = (entries.len() / E::SIZE) as u64;
         if self.added() != keep + added || !self.held.is_empty() {
             return Ok(false);

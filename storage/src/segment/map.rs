@@ -94,6 +94,19 @@ impl MappedFile {
         Ok(created)
     }
 
+    /// Creates an empty file that is called as this one, and renamed as it was, but for what follows
+    /// the dot.
+    pub fn create_beside(&self, extension: &str) -> Result<Self> {
+        let path = self.path.with_extension(extension);
+        let located = self.location().into_os_string();
+        let own = self.path.as_os_str().len();
+        let suffix = located
+            .to_str()
+            .and_then(|located| located.get(own..))
+            .unwrap_or_default();
+        Self::create(Arc::clone(&self.disk), path, suffix)
+    }
+
     /// What the file is called as a part of the log.
     pub fn path(&self) -> &Path {
         &self.path

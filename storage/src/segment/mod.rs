@@ -1,4 +1,5 @@
-//! One stretch of a partition: a `.log` file of record batches, and its two sparse indexes.
+//! One stretch of a partition: a `.log` file of record batches, its two sparse indexes, and, where a
+//! transaction was aborted, the index of those.
 //!
 //! The files are named by the segment's base offset in 20 digits. Offsets in a segment are less
 //! than 2^31 above its base, positions less than 2^31. Of a segment's bytes
@@ -10,6 +11,7 @@
 //! offsets by which readers find them; so a reader that takes the entries first and then `readable`
 //! never sees an entry that points beyond. Of the two indexes the time index comes first.
 
+mod aborted;
 mod batches;
 mod cleaned;
 mod damage;
@@ -28,9 +30,10 @@ mod walk;
 mod writer;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
+pub(crate) use aborted::{AbortedInOrder, Follows};
 pub(crate) use batches::Batches;
 pub(crate) use cleaned::{CleanedSegment, SWAP_SUFFIX, deleted_suffix, end_of_swap};
 pub(crate) use damage::{Damage, DamagedRange};
@@ -47,6 +50,7 @@ pub(crate) use writer::SegmentWriter;
 
 use crate::disk::Disk;
 use crate::error::{Error, Result};
+use crate::producer_state::AbortedTransaction;
 use crate::retention::SegmentFacts;
 use crate::{LogConfig, Offset};
 
@@ -56,6 +60,8 @@ pub(crate) const LOG_SUFFIX: &str = "log";
 pub(crate) const INDEX_SUFFIX: &str = "index";
 /// The suffix of the time index.
 pub(crate) const TIME_INDEX_SUFFIX: &str = "timeindex";
+/// The suffix of the index of aborted transactions.
+pub(crate) const TXN_INDEX_SUFFIX: &str = "txnindex";
 /// The suffix of a producer snapshot.
 pub(crate) const SNAPSHOT_SUFFIX: &str = "snapshot";
 
@@ -105,6 +111,8 @@ pub(crate) struct Segment {
     log: MappedFile,
     offset_index: Index<OffsetEntry>,
     time_index: Index<TimeEntry>,
+    /// There from the first entry on.
+    aborted: OnceLock<Index<AbortedTransaction>>,
     size: AtomicU64,
     readable: AtomicU64,
     /// Of everything written, the hidden tail included, milliseconds since the epoch.
@@ -169,6 +177,7 @@ impl Segment {
             log,
             offset_index: Index::create(Arc::clone(disk), path(INDEX_SUFFIX), suffix)?,
             time_index: Index::create(Arc::clone(disk), path(TIME_INDEX_SUFFIX), suffix)?,
+            aborted: OnceLock::new(),
             size: AtomicU64::new(0),
             readable: AtomicU64::new(0),
             largest_timestamp: AtomicI64::new(NOT_LOOKED_UP),
@@ -212,11 +221,13 @@ impl Segment {
             .map_err(|error| Error::io("open", log.location(), &error))?;
         let (offset_index, offsets_sound) = open_index(disk, path(INDEX_SUFFIX), suffix)?;
         let (time_index, times_sound) = open_index(disk, path(TIME_INDEX_SUFFIX), suffix)?;
+        let aborted = Self::open_aborted(disk, path(TXN_INDEX_SUFFIX), suffix)?;
         let segment = Self {
             base_offset,
             log,
             offset_index,
             time_index,
+            aborted: aborted.map_or_else(OnceLock::new, OnceLock::from),
             size: AtomicU64::new(size),
             readable: AtomicU64::new(0),
             largest_timestamp: AtomicI64::new(NOT_LOOKED_UP),
@@ -307,25 +318,29 @@ impl Segment {
     }
 
     /// The files, for removing them.
-    pub fn paths(&self) -> [PathBuf; 3] {
+    pub fn paths(&self) -> impl DoubleEndedIterator<Item = PathBuf> {
         self.files().map(MappedFile::location)
     }
 
     /// Calls the files otherwise, the `.log` last: as [`MappedFile::rename`].
     pub fn rename(&self, suffix: &str) -> Result<()> {
-        let [log, offset_index, time_index] = self.files();
-        [offset_index, time_index, log]
-            .into_iter()
+        self.files()
+            .skip(1)
+            .chain([&self.log])
             .try_for_each(|file| file.rename(suffix))
     }
 
     /// Removes the files.
     pub fn remove(&self) -> Result<()> {
-        self.files().into_iter().try_for_each(MappedFile::remove)
+        self.files().try_for_each(MappedFile::remove)
     }
 
-    fn files(&self) -> [&MappedFile; 3] {
+    /// The `.log` first.
+    fn files(&self) -> impl DoubleEndedIterator<Item = &MappedFile> {
+        let aborted = self.aborted.get().map(Index::file);
         [&self.log, self.offset_index.file(), self.time_index.file()]
+            .into_iter()
+            .chain(aborted)
     }
 
     /// Its end was cut off, and a power cut could bring that back: behind it, where the next segment
@@ -342,7 +357,8 @@ impl Segment {
     /// Puts the indexes on the device.
     pub fn sync_indexes(&self) -> Result<()> {
         self.offset_index.sync()?;
-        self.time_index.sync()
+        self.time_index.sync()?;
+        self.aborted.get().map_or(Ok(()), Index::sync)
     }
 
     /// Gives back the room that was reserved and is not needed any more.
@@ -419,6 +435,9 @@ impl Segment {
         // everything before the last batch that it has a position of.
         self.time_index.publish(self.time_index.added());
         self.offset_index.publish(self.offset_index.added());
+        if let Some(aborted) = self.aborted.get() {
+            aborted.publish(aborted.added());
+        }
     }
 
     /// Gives readers the batches before `position`, whose offsets are all below `end`.

@@ -91,6 +91,18 @@ impl<'a> BatchReader<'a> {
         Ok(BatchHead::parse(&header).map(|head| (head, header)))
     }
 
+    /// What follows the header of the batch at `position`; nothing where that is more than fits into the
+    /// buffer, which no transaction's marker is.
+    pub fn records(&mut self, position: u64, head: &BatchHead) -> Result<&[u8]> {
+        let size = head.size.saturating_sub(layout::RECORDS as u64);
+        match usize::try_from(size) {
+            Ok(size) if size <= self.buffer_bytes => {
+                self.bytes(position + layout::RECORDS as u64, size)
+            }
+            _ => Ok(&[]),
+        }
+    }
+
     /// CRC-32C of what `head`'s covers.
     pub fn crc(&mut self, position: u64, head: &BatchHead) -> Result<u32> {
         let end = position + head.size;

@@ -194,7 +194,8 @@ impl SegmentWriter {
         let added = due.map_or(Ok(()), |entry| times.append(&entry));
         let written = added
             .and_then(|()| times.write_held())
-            .and_then(|()| self.segment.offset_index.write_held());
+            .and_then(|()| self.segment.offset_index.write_held())
+            .and_then(|()| self.segment.write_aborted());
         if let Err(error) = written {
             times.truncate(before).map_err(|cut| {
                 Error::ReadOnly(format!("{error}, and could not be cut back: {cut}"))
@@ -210,6 +211,7 @@ impl SegmentWriter {
     pub fn truncate(&mut self, position: u64, end: Offset) -> Result<()> {
         let entries = self.segment.entries_below(end)?;
         self.cut(position, entries)?;
+        self.segment.keep_aborted_below(end)?;
         let (tail, _) = self
             .segment
             .load_tail()?

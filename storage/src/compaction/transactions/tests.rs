@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::batch::{Compression, retain};
 use crate::compaction::test_batches::{by, changed, marker, parse, plain, transactional};
 
 const ABORT: i16 = 0;
