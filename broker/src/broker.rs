@@ -12,8 +12,8 @@ use crate::fetch_session::FetchSessions;
 use crate::group::GroupCoordinator;
 use crate::memory_budget::Budgets;
 use crate::model_topics::Registry;
-use crate::producer_ids::ProducerIds;
 use crate::server::admission::Admission;
+use crate::transaction::TransactionCoordinator;
 
 /// The running broker's parts, shared by all connections.
 #[derive(Debug)]
@@ -37,10 +37,10 @@ pub struct Broker {
     pub catalog: Arc<Catalog>,
     /// Consumer groups.
     pub groups: Arc<GroupCoordinator>,
+    /// Transactions.
+    pub transactions: Arc<TransactionCoordinator>,
     /// What clients fetch, remembered between their requests.
     pub fetch_sessions: FetchSessions,
-    /// Idempotent producers' ids.
-    pub producer_ids: Arc<ProducerIds>,
     /// The model topics that run here.
     pub model_topics: Arc<Registry>,
     /// Whether there is room on the disk.
@@ -90,6 +90,16 @@ pub struct Settings {
     pub offsets_retention_minutes: i32,
     /// How often expired offsets are looked for.
     pub offsets_retention_check_interval_ms: u64,
+    /// Partitions of `__transaction_state`.
+    pub transaction_state_log_num_partitions: i32,
+    /// The longest timeout that a transactional producer may ask for.
+    pub transaction_max_timeout_ms: i32,
+    /// Transactional ids that nobody uses are kept for this long.
+    pub transactional_id_expiration_ms: u64,
+    /// How often transactions that are open for too long are looked for.
+    pub transaction_abort_timed_out_transaction_cleanup_interval_ms: u64,
+    /// How often transactional ids that have expired are looked for.
+    pub transaction_remove_expired_transaction_cleanup_interval_ms: u64,
     /// The longest commit metadata, bytes.
     pub offset_metadata_max_bytes: usize,
     /// The largest request, bytes.

@@ -5,7 +5,8 @@
 //! - [`frame`]: responses that hold fetched records without a copy;
 //! - [`api`]: one file per Kafka API, named as Kafka names it;
 //! - [`catalog`]: topics, partitions, configs, ids;
-//! - [`group`]: consumer groups and their offsets;
+//! - [`group`]: consumer groups and their offsets; [`transaction`]: transactions;
+//!   [`coordinator_log`]: the topics that both keep their state in;
 //! - [`fetch_session`]: what clients fetch, remembered between their requests;
 //! - [`model_topics`]: the model topics that run, on the local log;
 //! - [`http`], [`logging`]: metrics, health, and the process's own log lines;
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod connection;
+pub mod coordinator_log;
 pub mod fetch_session;
 pub mod frame;
 pub mod group;
@@ -34,6 +36,7 @@ mod request_header;
 mod request_metrics;
 pub mod router;
 pub mod server;
+pub mod transaction;
 pub mod wire_shape;
 
 pub use broker::Broker;

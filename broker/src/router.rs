@@ -140,6 +140,13 @@ table! {
     Fetch: fetch, FetchRequest;
     ListOffsets: list_offsets, ListOffsetsRequest;
     InitProducerId: init_producer_id, InitProducerIdRequest;
+    AddPartitionsToTxn: add_partitions_to_txn, AddPartitionsToTxnRequest;
+    AddOffsetsToTxn: add_offsets_to_txn, AddOffsetsToTxnRequest;
+    EndTxn: end_txn, EndTxnRequest;
+    TxnOffsetCommit: txn_offset_commit, TxnOffsetCommitRequest;
+    WriteTxnMarkers: write_txn_markers, WriteTxnMarkersRequest;
+    DescribeTransactions: describe_transactions, DescribeTransactionsRequest;
+    ListTransactions: list_transactions, ListTransactionsRequest;
     FindCoordinator: find_coordinator, FindCoordinatorRequest;
     JoinGroup: join_group, JoinGroupRequest;
     SyncGroup: sync_group, SyncGroupRequest;
@@ -185,6 +192,10 @@ fn answers_little(key: ApiKey, elements: usize) -> bool {
         | ApiKey::LeaveGroup
         | ApiKey::OffsetCommit
         | ApiKey::InitProducerId
+        | ApiKey::AddPartitionsToTxn
+        | ApiKey::AddOffsetsToTxn
+        | ApiKey::EndTxn
+        | ApiKey::TxnOffsetCommit
         | ApiKey::ApiVersions => true,
         ApiKey::Fetch | ApiKey::ListOffsets | ApiKey::FindCoordinator => elements <= FEW,
         _ => false,

@@ -135,6 +135,13 @@ fn through_codec_of(api: ApiKey, version: i16, body: &Bytes) -> Bytes {
         ApiKey::DeleteRecords => through_codec::<DeleteRecordsRequest>(version, body),
         ApiKey::OffsetForLeaderEpoch => through_codec::<OffsetForLeaderEpochRequest>(version, body),
         ApiKey::DescribeLogDirs => through_codec::<DescribeLogDirsRequest>(version, body),
+        ApiKey::AddPartitionsToTxn => through_codec::<AddPartitionsToTxnRequest>(version, body),
+        ApiKey::AddOffsetsToTxn => through_codec::<AddOffsetsToTxnRequest>(version, body),
+        ApiKey::EndTxn => through_codec::<EndTxnRequest>(version, body),
+        ApiKey::TxnOffsetCommit => through_codec::<TxnOffsetCommitRequest>(version, body),
+        ApiKey::WriteTxnMarkers => through_codec::<WriteTxnMarkersRequest>(version, body),
+        ApiKey::DescribeTransactions => through_codec::<DescribeTransactionsRequest>(version, body),
+        ApiKey::ListTransactions => through_codec::<ListTransactionsRequest>(version, body),
         ApiKey::DescribeProducers => through_codec::<DescribeProducersRequest>(version, body),
         ApiKey::ElectLeaders => through_codec::<ElectLeadersRequest>(version, body),
         ApiKey::AlterPartitionReassignments => {

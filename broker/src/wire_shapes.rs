@@ -514,6 +514,108 @@ const LIST_PARTITION_REASSIGNMENTS: &[Field] = &[
 ];
 
 /// Every request that is served.
+const ADD_PARTITIONS_TO_TXN_TOPIC: &[Field] = &[
+    field("name", Str, 0, 5),
+    field("partitions", Array(&Int32), 0, 5),
+];
+
+const ADD_PARTITIONS_TO_TXN_TRANSACTION: &[Field] = &[
+    field("transactional_id", Str, 4, 5),
+    field("producer_id", Int64, 4, 5),
+    field("producer_epoch", Int16, 4, 5),
+    field("verify_only", Bool, 4, 5),
+    field("topics", Array(&Struct(ADD_PARTITIONS_TO_TXN_TOPIC)), 4, 5),
+];
+
+const ADD_PARTITIONS_TO_TXN: &[Field] = &[
+    field(
+        "transactions",
+        Array(&Struct(ADD_PARTITIONS_TO_TXN_TRANSACTION)),
+        4,
+        5,
+    ),
+    field("v3_and_below_transactional_id", Str, 0, 3),
+    field("v3_and_below_producer_id", Int64, 0, 3),
+    field("v3_and_below_producer_epoch", Int16, 0, 3),
+    field(
+        "v3_and_below_topics",
+        Array(&Struct(ADD_PARTITIONS_TO_TXN_TOPIC)),
+        0,
+        3,
+    ),
+];
+
+const ADD_OFFSETS_TO_TXN: &[Field] = &[
+    field("transactional_id", Str, 0, 4),
+    field("producer_id", Int64, 0, 4),
+    field("producer_epoch", Int16, 0, 4),
+    field("group_id", Str, 0, 4),
+];
+
+const END_TXN: &[Field] = &[
+    field("transactional_id", Str, 0, 5),
+    field("producer_id", Int64, 0, 5),
+    field("producer_epoch", Int16, 0, 5),
+    field("committed", Bool, 0, 5),
+];
+
+const TXN_OFFSET_COMMIT_PARTITION: &[Field] = &[
+    field("partition_index", Int32, 0, 5),
+    field("committed_offset", Int64, 0, 5),
+    field("committed_leader_epoch", Int32, 2, 5),
+    field("committed_metadata", Str, 0, 5),
+];
+
+const TXN_OFFSET_COMMIT_TOPIC: &[Field] = &[
+    field("name", Str, 0, 5),
+    field(
+        "partitions",
+        Array(&Struct(TXN_OFFSET_COMMIT_PARTITION)),
+        0,
+        5,
+    ),
+];
+
+const TXN_OFFSET_COMMIT: &[Field] = &[
+    field("transactional_id", Str, 0, 5),
+    field("group_id", Str, 0, 5),
+    field("producer_id", Int64, 0, 5),
+    field("producer_epoch", Int16, 0, 5),
+    field("generation_id", Int32, 3, 5),
+    field("member_id", Str, 3, 5),
+    field("group_instance_id", Str, 3, 5),
+    field("topics", Array(&Struct(TXN_OFFSET_COMMIT_TOPIC)), 0, 5),
+];
+
+const WRITE_TXN_MARKERS_TOPIC: &[Field] = &[
+    field("name", Str, 1, 1),
+    field("partition_indexes", Array(&Int32), 1, 1),
+];
+
+const WRITE_TXN_MARKERS_MARKER: &[Field] = &[
+    field("producer_id", Int64, 1, 1),
+    field("producer_epoch", Int16, 1, 1),
+    field("transaction_result", Bool, 1, 1),
+    field("topics", Array(&Struct(WRITE_TXN_MARKERS_TOPIC)), 1, 1),
+    field("coordinator_epoch", Int32, 1, 1),
+];
+
+const WRITE_TXN_MARKERS: &[Field] = &[field(
+    "markers",
+    Array(&Struct(WRITE_TXN_MARKERS_MARKER)),
+    1,
+    1,
+)];
+
+const DESCRIBE_TRANSACTIONS: &[Field] = &[field("transactional_ids", Array(&Str), 0, 0)];
+
+const LIST_TRANSACTIONS: &[Field] = &[
+    field("state_filters", Array(&Str), 0, 2),
+    field("producer_id_filters", Array(&Int64), 0, 2),
+    field("duration_filter", Int64, 1, 2),
+    field("transactional_id_pattern", Str, 2, 2),
+];
+
 pub(super) const SHAPES: &[Shape] = &[
     Shape {
         api: ApiKey::Produce,
@@ -718,5 +820,47 @@ pub(super) const SHAPES: &[Shape] = &[
         versions: (0, 0),
         flexible_from: 0,
         fields: LIST_PARTITION_REASSIGNMENTS,
+    },
+    Shape {
+        api: ApiKey::AddPartitionsToTxn,
+        versions: (0, 5),
+        flexible_from: 3,
+        fields: ADD_PARTITIONS_TO_TXN,
+    },
+    Shape {
+        api: ApiKey::AddOffsetsToTxn,
+        versions: (0, 4),
+        flexible_from: 3,
+        fields: ADD_OFFSETS_TO_TXN,
+    },
+    Shape {
+        api: ApiKey::EndTxn,
+        versions: (0, 5),
+        flexible_from: 3,
+        fields: END_TXN,
+    },
+    Shape {
+        api: ApiKey::TxnOffsetCommit,
+        versions: (0, 5),
+        flexible_from: 3,
+        fields: TXN_OFFSET_COMMIT,
+    },
+    Shape {
+        api: ApiKey::WriteTxnMarkers,
+        versions: (1, 1),
+        flexible_from: 1,
+        fields: WRITE_TXN_MARKERS,
+    },
+    Shape {
+        api: ApiKey::DescribeTransactions,
+        versions: (0, 0),
+        flexible_from: 0,
+        fields: DESCRIBE_TRANSACTIONS,
+    },
+    Shape {
+        api: ApiKey::ListTransactions,
+        versions: (0, 2),
+        flexible_from: 0,
+        fields: LIST_TRANSACTIONS,
     },
 ];

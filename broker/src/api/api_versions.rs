@@ -2,14 +2,17 @@
 //!
 //! - A version that is not served is answered in version 0 with UNSUPPORTED_VERSION and the range
 //!   of ApiVersions itself, so that the client can ask again.
-//! - Features: `group.version` and `transaction.version` are supported at level 0 only and nothing
-//!   is finalized, which tells clients that there are no KIP-848 groups and no transactions of
-//!   KIP-890. Versions up to 3 can't express a range that begins at 0 and leave them out.
+//! - Features: `group.version` is supported at level 0 only, which tells clients that there are no KIP-848
+//!   groups. `transaction.version` is finalized at level 2, without which Java clients do not use
+//!   transactions as KIP-890 has them. Versions up to 3 can't express a range that begins at 0 and leave
+//!   such out.
 
 use std::ops::RangeInclusive;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::api_versions_response::{ApiVersion, SupportedFeatureKey};
+use kafka_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use kafka_protocol::messages::{ApiKey, ApiVersionsRequest, ApiVersionsResponse};
 use kafka_protocol::protocol::StrBytes;
 
@@ -19,7 +22,14 @@ use crate::router::{self, Api, Reply, RequestContext};
 pub const VERSIONS: RangeInclusive<i16> = 0..=4;
 
 /// The features whose levels clients ask for, and the levels served.
-const FEATURES: &[(&str, i16, i16)] = &[("group.version", 0, 0), ("transaction.version", 0, 0)];
+const FEATURES: &[(&str, i16, i16)] = &[
+    ("group.version", 0, 0),
+    (TRANSACTION_VERSION, 0, TRANSACTION_VERSION_LEVEL),
+];
+
+const TRANSACTION_VERSION: &str = "transaction.version";
+/// Finalized: the level that clients go by.
+const TRANSACTION_VERSION_LEVEL: i16 = 2;
 
 /// Answers with the table.
 pub async fn handle(
@@ -48,7 +58,13 @@ pub async fn handle(
         ApiVersionsResponse::default()
             .with_api_keys(router::table().iter().map(entry).collect())
             .with_supported_features(supported.collect())
-            .with_finalized_features_epoch(0),
+            .with_finalized_features_epoch(0)
+            .with_finalized_features(vec![
+                FinalizedFeatureKey::default()
+                    .with_name(StrBytes::from_static_str(TRANSACTION_VERSION))
+                    .with_min_version_level(TRANSACTION_VERSION_LEVEL)
+                    .with_max_version_level(TRANSACTION_VERSION_LEVEL),
+            ]),
     )
 }
 

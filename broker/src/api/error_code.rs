@@ -30,6 +30,8 @@ pub fn of_storage(error: &Error) -> ResponseError {
         Error::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
         // Not PRODUCER_FENCED, which only transactional producers understand (KIP-588).
         Error::StaleProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
+        Error::TransactionIsOpen { .. } => ResponseError::InvalidTxnState,
+        Error::StaleCoordinatorEpoch { .. } => ResponseError::TransactionCoordinatorFenced,
         Error::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
         // Consumers back off and try again without a word. LEADER_NOT_AVAILABLE would do for
         // librdkafka, but the Java consumer throws on it in a Fetch response.

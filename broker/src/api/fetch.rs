@@ -8,8 +8,8 @@
 //!   rules. A full fetch is answered with every partition, one in a session with what changed.
 //! - Partitions are served in the request's order, and in a session those that returned records go
 //!   to the end. A partition that is named twice counts once, with the last word.
-//! - Under read_committed, readers stop at `last_stable_offset`. No transaction is ever aborted
-//!   here, so the list of aborted ones is empty.
+//! - Under read_committed, readers stop at `last_stable_offset`, and are told which transactions of what
+//!   they get were aborted.
 //! - zstd is withheld from versions before 10, which do not know it.
 
 use std::collections::HashMap;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::BrokerId;
-use kafka_protocol::messages::fetch_response::{EpochEndOffset, LeaderIdAndEpoch, PartitionData};
+use kafka_protocol::messages::fetch_response::{
+    AbortedTransaction, EpochEndOffset, LeaderIdAndEpoch, PartitionData,
+};
+use kafka_protocol::messages::{BrokerId, ProducerId};
 use storage::batch::{Compression, batches};
 use storage::partition_log::{Fetched, Offsets, ReadLimit};
 use storage::{Offset, PartitionLog};
@@ -186,12 +188,23 @@ fn readable(found: Fetched, api_version: i16, limit: ReadLimit) -> PartitionData
         records.truncate(readable);
     }
     let aborted_transactions = match limit {
-        ReadLimit::LastStableOffset => Some(Vec::new()),
+        ReadLimit::LastStableOffset => Some(aborted(&found.aborted)),
         ReadLimit::HighWatermark | ReadLimit::LogEnd => None,
     };
     with_offsets(&found.offsets)
         .with_aborted_transactions(aborted_transactions)
         .with_records(Some(records))
+}
+
+fn aborted(
+    transactions: &[storage::producer_state::AbortedTransaction],
+) -> Vec<AbortedTransaction> {
+    let each = transactions.iter().map(|transaction| {
+        AbortedTransaction::default()
+            .with_producer_id(ProducerId(transaction.producer_id))
+            .with_first_offset(transaction.first_offset)
+    });
+    each.collect()
 }
 
 /// Bytes of the whole batches before the first one in zstd.

@@ -259,8 +259,11 @@ impl Poll {
         let at_least_one = self.used == 0;
         if max_bytes == 0 && !at_least_one {
             // Not worth a visit to the disk.
-            let (records, offsets) = (Bytes::new(), found.log.offsets());
-            return Outcome::Found(Fetched { records, offsets });
+            return Outcome::Found(Fetched {
+                records: Bytes::new(),
+                aborted: Vec::new(),
+                offsets: found.log.offsets(),
+            });
         }
         match found
             .log

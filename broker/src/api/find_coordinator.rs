@@ -1,10 +1,7 @@
-//! FindCoordinator (10), versions 0 to 6: this broker coordinates every group.
+//! FindCoordinator (10), versions 0 to 6: this broker coordinates every group and every transaction.
 //!
-//! Looking for a group's coordinator creates `__consumer_offsets`, as in Kafka; where that fails
-//! the answer is COORDINATOR_NOT_AVAILABLE, which clients retry. Transactions and share groups are
-//! not served. A producer that looks for its transaction coordinator gets
-//! TRANSACTIONAL_ID_AUTHORIZATION_FAILED, which both the Java client and librdkafka take as fatal,
-//! where other codes would make them ask again until their timeouts.
+//! Looking for a coordinator creates `__consumer_offsets` or `__transaction_state`, as in Kafka; where
+//! that fails the answer is COORDINATOR_NOT_AVAILABLE, which clients retry. Share groups are not served.
 
 use std::ops::RangeInclusive;
 
@@ -32,18 +29,7 @@ pub async fn handle(
     ctx: &RequestContext,
     request: FindCoordinatorRequest,
 ) -> Reply<FindCoordinatorResponse> {
-    let result = match refusal_of(request.key_type) {
-        Some(refusal) => Err(refusal),
-        None => ctx
-            .broker
-            .groups
-            .ensure_offsets_topic()
-            .await
-            .map_err(|error| {
-                tracing::error!(%error, "no group can be coordinated");
-                (error.code(), error.to_string())
-            }),
-    };
+    let result = ensure_topic(ctx, request.key_type).await;
     let keys = if ctx.api_version >= BATCHES_SINCE {
         request.coordinator_keys
     } else {
@@ -63,14 +49,23 @@ pub async fn handle(
     })
 }
 
-fn refusal_of(key_type: i8) -> Option<Refusal> {
+/// The topic that the coordinator keeps its state in.
+async fn ensure_topic(ctx: &RequestContext, key_type: i8) -> Result<(), Refusal> {
+    let refused = |error: &dyn std::fmt::Display, code: ResponseError| {
+        tracing::error!(key_type, %error, "nothing can be coordinated");
+        (code, error.to_string())
+    };
+    let broker = &ctx.broker;
     match key_type {
-        KEY_TYPE_GROUP => None,
-        KEY_TYPE_TRANSACTION => Some((
-            ResponseError::TransactionalIdAuthorizationFailed,
-            "transactions are not served by this broker".to_owned(),
-        )),
-        other => Some((
+        KEY_TYPE_GROUP => {
+            let ensured = broker.groups.ensure_offsets_topic().await;
+            ensured.map_err(|error| refused(&error, error.code()))
+        }
+        KEY_TYPE_TRANSACTION => {
+            let ensured = broker.transactions.ensure_state_topic().await;
+            ensured.map_err(|error| refused(&error, error.code()))
+        }
+        other => Err((
             ResponseError::InvalidRequest,
             format!("coordinators of key type {other} are not served by this broker"),
         )),

@@ -1,5 +1,7 @@
 //! One file per Kafka API, named as Kafka names it: `VERSIONS` and `handle`.
 
+pub mod add_offsets_to_txn;
+pub mod add_partitions_to_txn;
 mod alter_answer;
 pub mod alter_configs;
 pub mod alter_partition_reassignments;
@@ -15,7 +17,9 @@ pub mod describe_groups;
 pub mod describe_log_dirs;
 pub mod describe_producers;
 pub mod describe_topic_partitions;
+pub mod describe_transactions;
 pub mod elect_leaders;
+pub mod end_txn;
 pub mod error_code;
 pub mod fetch;
 mod fetch_partition;
@@ -32,6 +36,7 @@ pub mod list_config_resources;
 pub mod list_groups;
 pub mod list_offsets;
 pub mod list_partition_reassignments;
+pub mod list_transactions;
 pub mod metadata;
 pub mod offset_commit;
 pub mod offset_delete;
@@ -41,3 +46,6 @@ mod partition_request;
 pub mod produce;
 mod resource_type;
 pub mod sync_group;
+mod transaction_version;
+pub mod txn_offset_commit;
+pub mod write_txn_markers;

@@ -9,19 +9,19 @@
 use std::ops::RangeInclusive;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::offset_commit_request::{
-    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
-};
+use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestTopic;
 use kafka_protocol::messages::offset_commit_response::{
     OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+use kafka_protocol::protocol::StrBytes;
 
 use crate::api::group_answer::{code, owned, reply};
 use crate::catalog::Topic;
+use crate::coordinator_log::fields::MAX_STRING_BYTES;
 use crate::group::NewOffset;
 use crate::group::machine::Committer;
-use crate::group::records::{MAX_STRING_BYTES, OffsetCommitValue};
+use crate::group::records::OffsetCommitValue;
 use crate::router::{Reply, RequestContext};
 
 /// Versions served.
@@ -31,9 +31,27 @@ pub const VERSIONS: RangeInclusive<i16> = 2..=9;
 const GROUP_ID_NOT_FOUND_SINCE: i16 = 9;
 
 /// When a request's offsets are committed, and how long they are kept.
-struct Times {
+pub(super) struct Times {
     commit_timestamp_ms: i64,
     expire_timestamp_ms: Option<i64>,
+}
+
+impl Times {
+    /// Kept for as long as the broker keeps offsets.
+    pub(super) fn until_expired(commit_timestamp_ms: i64) -> Self {
+        Self {
+            commit_timestamp_ms,
+            expire_timestamp_ms: None,
+        }
+    }
+}
+
+/// An offset to commit, as a request has it.
+pub(super) struct Asked<'a> {
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) leader_epoch: i32,
+    pub(super) metadata: Option<&'a StrBytes>,
 }
 
 /// Appends the offsets; answers when they are on the device.
@@ -91,14 +109,15 @@ fn take_topic(
 ) -> OffsetCommitResponseTopic {
     let name = owned(&request.name);
     let topic = ctx.broker.catalog.topic(&name);
-    let max_metadata_bytes = ctx
-        .broker
-        .settings
-        .offset_metadata_max_bytes
-        .min(MAX_STRING_BYTES);
     let mut partitions = Vec::with_capacity(request.partitions.len());
     for partition in &request.partitions {
-        let value = new_value(topic.as_deref(), partition, times, max_metadata_bytes);
+        let asked = Asked {
+            partition: partition.partition_index,
+            offset: partition.committed_offset,
+            leader_epoch: partition.committed_leader_epoch,
+            metadata: partition.committed_metadata.as_ref(),
+        };
+        let value = new_value(ctx, topic.as_deref(), &asked, times);
         let error = value.as_ref().err().copied();
         if let Ok(value) = value {
             let partition = partition.partition_index;
@@ -119,26 +138,25 @@ fn take_topic(
         .with_partitions(partitions)
 }
 
-fn new_value(
+/// What is committed, or what is wrong with it.
+pub(super) fn new_value(
+    ctx: &RequestContext,
     topic: Option<&Topic>,
-    request: &OffsetCommitRequestPartition,
+    asked: &Asked<'_>,
     times: &Times,
-    max_metadata_bytes: usize,
 ) -> Result<OffsetCommitValue, ResponseError> {
     let topic = topic
-        .filter(|topic| (0..topic.partition_count()).contains(&request.partition_index))
+        .filter(|topic| (0..topic.partition_count()).contains(&asked.partition))
         .ok_or(ResponseError::UnknownTopicOrPartition)?;
-    let metadata = request
-        .committed_metadata
-        .as_ref()
-        .map(owned)
-        .unwrap_or_default();
+    let metadata = asked.metadata.map(owned).unwrap_or_default();
+    let settings = &ctx.broker.settings;
+    let max_metadata_bytes = settings.offset_metadata_max_bytes.min(MAX_STRING_BYTES);
     if metadata.len() > max_metadata_bytes {
         return Err(ResponseError::OffsetMetadataTooLarge);
     }
     Ok(OffsetCommitValue {
-        offset: request.committed_offset,
-        leader_epoch: request.committed_leader_epoch,
+        offset: asked.offset,
+        leader_epoch: asked.leader_epoch,
         metadata,
         commit_timestamp_ms: times.commit_timestamp_ms,
         expire_timestamp_ms: times.expire_timestamp_ms,

@@ -4,13 +4,15 @@
 //!   version 8 on a request names any number of groups.
 //! - A partition without a committed offset has offset -1 and no error, as has one that does not
 //!   exist: consumers then begin where their reset policy says.
-//! - There are no transactions that could be pending, so every offset is stable.
+//! - Where a request wants what is stable (`require_stable`, from version 7 on), a partition for which
+//!   an open transaction has an offset is UNSTABLE_OFFSET_COMMIT: consumers ask again.
 //! - The positions of model topics are shown as groups.
 //! - What is named twice is answered once, so that a response is not larger than what there is to say.
 
 use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
@@ -18,7 +20,7 @@ use kafka_protocol::messages::offset_fetch_response::{
 use kafka_protocol::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::group::{FetchedOffset, GroupCoordinator};
+use crate::group::{Fetched, FetchedOffset, GroupCoordinator};
 use crate::router::{Reply, RequestContext};
 
 /// Versions served.
@@ -38,13 +40,14 @@ pub async fn handle(
     request: OffsetFetchRequest,
 ) -> Reply<OffsetFetchResponse> {
     let groups = &ctx.broker.groups;
+    let stable = request.require_stable;
     if ctx.api_version < BATCHES_SINCE {
         let wanted = request.topics.as_ref().map(|topics| {
             topics
                 .iter()
                 .map(|topic| (&topic.name, topic.partition_indexes.as_slice()))
         });
-        let topics = fetch(groups, request.group_id.as_str(), wanted)
+        let topics = fetch(groups, request.group_id.as_str(), wanted, stable)
             .into_iter()
             .map(topic);
         return Reply::Now(OffsetFetchResponse::default().with_topics(topics.collect()));
@@ -60,7 +63,7 @@ pub async fn handle(
                 .iter()
                 .map(|topic| (&topic.name, topic.partition_indexes.as_slice()))
         });
-        let topics = fetch(groups, group.group_id.as_str(), wanted)
+        let topics = fetch(groups, group.group_id.as_str(), wanted, stable)
             .into_iter()
             .map(batched_topic);
         OffsetFetchResponseGroup::default()
@@ -75,6 +78,7 @@ fn fetch<'a>(
     groups: &GroupCoordinator,
     group: &str,
     wanted: Option<impl Iterator<Item = (&'a TopicName, &'a [i32])>>,
+    stable: bool,
 ) -> Vec<FetchedTopic> {
     match wanted {
         Some(wanted) => {
@@ -86,39 +90,62 @@ fn fetch<'a>(
                     .collect();
                 (
                     name.clone(),
-                    groups.fetch_offsets(group, name.as_str(), &distinct),
+                    groups.fetch_offsets(group, name.as_str(), &distinct, stable),
                 )
             });
             distinct.collect()
         }
         None => groups
-            .fetch_all_offsets(group)
+            .fetch_all_offsets(group, stable)
             .into_iter()
             .map(|(name, fetched)| (TopicName(StrBytes::from_string(name)), fetched))
             .collect(),
     }
 }
 
-/// Offset, leader epoch and metadata as a client sees them.
-fn committed(fetched: FetchedOffset) -> (i32, i64, i32, StrBytes) {
-    let (partition, value) = fetched;
-    match value {
-        Some(value) => {
-            let metadata = StrBytes::from_string(value.metadata);
-            (partition, value.offset, value.leader_epoch, metadata)
+/// A partition's answer, as a client sees it.
+struct Answer {
+    partition: i32,
+    offset: i64,
+    leader_epoch: i32,
+    metadata: StrBytes,
+    error_code: i16,
+}
+
+impl Answer {
+    fn of((partition, fetched): FetchedOffset) -> Self {
+        let nothing = Self {
+            partition,
+            offset: NO_OFFSET,
+            leader_epoch: NO_LEADER_EPOCH,
+            metadata: StrBytes::new(),
+            error_code: 0,
+        };
+        match fetched {
+            Fetched::Nothing => nothing,
+            Fetched::Committed(value) => Self {
+                offset: value.offset,
+                leader_epoch: value.leader_epoch,
+                metadata: StrBytes::from_string(value.metadata),
+                ..nothing
+            },
+            Fetched::Unstable => Self {
+                error_code: ResponseError::UnstableOffsetCommit.code(),
+                ..nothing
+            },
         }
-        None => (partition, NO_OFFSET, NO_LEADER_EPOCH, StrBytes::new()),
     }
 }
 
 fn topic((name, fetched): FetchedTopic) -> OffsetFetchResponseTopic {
     let partitions = fetched.into_iter().map(|fetched| {
-        let (partition, offset, leader_epoch, metadata) = committed(fetched);
+        let answer = Answer::of(fetched);
         OffsetFetchResponsePartition::default()
-            .with_partition_index(partition)
-            .with_committed_offset(offset)
-            .with_committed_leader_epoch(leader_epoch)
-            .with_metadata(Some(metadata))
+            .with_partition_index(answer.partition)
+            .with_committed_offset(answer.offset)
+            .with_committed_leader_epoch(answer.leader_epoch)
+            .with_metadata(Some(answer.metadata))
+            .with_error_code(answer.error_code)
     });
     OffsetFetchResponseTopic::default()
         .with_name(name)
@@ -127,12 +154,13 @@ fn topic((name, fetched): FetchedTopic) -> OffsetFetchResponseTopic {
 
 fn batched_topic((name, fetched): FetchedTopic) -> OffsetFetchResponseTopics {
     let partitions = fetched.into_iter().map(|fetched| {
-        let (partition, offset, leader_epoch, metadata) = committed(fetched);
+        let answer = Answer::of(fetched);
         OffsetFetchResponsePartitions::default()
-            .with_partition_index(partition)
-            .with_committed_offset(offset)
-            .with_committed_leader_epoch(leader_epoch)
-            .with_metadata(Some(metadata))
+            .with_partition_index(answer.partition)
+            .with_committed_offset(answer.offset)
+            .with_committed_leader_epoch(answer.leader_epoch)
+            .with_metadata(Some(answer.metadata))
+            .with_error_code(answer.error_code)
     });
     OffsetFetchResponseTopics::default()
         .with_name(name)

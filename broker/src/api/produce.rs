@@ -12,8 +12,9 @@
 //! - Topics that the broker writes itself are refused: model topics' outputs and dead letters with
 //!   POLICY_VIOLATION, internal topics with INVALID_TOPIC_EXCEPTION. Clients give up on both at once, and
 //!   show the message that comes with them (from version 8).
-//! - Transactions are not served: transactional batches get TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-//!   which producers take as fatal.
+//! - A transactional batch is appended where its partition is part of its producer's transaction: from
+//!   version 12 on (KIP-890) writing adds it, before that it was added by AddPartitionsToTxn. It is
+//!   acknowledged when that is on the device, too. A stale epoch is INVALID_PRODUCER_EPOCH.
 //! - Versions 0 to 2 (magic 0 and 1) are advertised for old librdkafka's sake (KAFKA-18659) and
 //!   answered by the router.
 
@@ -35,10 +36,14 @@ use storage::partition_log::{Appended, Durability};
 use storage::{Offset, PartitionLog};
 use tokio::time::{Instant, timeout_at};
 
-use crate::api::error_code;
 use crate::api::partition_request::{partition, storage_failure};
+use crate::api::{error_code, transaction_version};
 use crate::catalog::{CatalogError, Topic, TopicKind};
+use crate::coordinator_log::{LogError, Written};
 use crate::router::{Reply, RequestContext};
+use crate::transaction::machine::{self, Producer};
+
+mod transactional;
 
 /// Versions served.
 pub const VERSIONS: RangeInclusive<i16> = 3..=13;
@@ -73,6 +78,8 @@ struct Undurable {
     log: Arc<PartitionLog>,
     end: Offset,
     durability: Durability,
+    /// The record that adds the partition to a transaction.
+    added: Option<Written>,
 }
 
 /// Appends every batch, then answers when they are as durable as asked.
@@ -81,6 +88,7 @@ pub async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Reply<Prod
     let acks = check_request(&request);
     let mut response = ProduceResponse::default();
     let mut undurable = Vec::new();
+    let transactional_id = request.transactional_id.as_ref().map(|id| id.as_str());
     for data in request.topic_data {
         let topic = match &acks {
             Ok(acks) => writable_topic(ctx, &data).await.map(|topic| (topic, *acks)),
@@ -90,7 +98,13 @@ pub async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Reply<Prod
         for data in data.partition_data {
             let place = (response.responses.len(), answers.len());
             answers.push(match &topic {
-                Ok((topic, acks)) => append(ctx, topic, *acks, data, place, &mut undurable).await,
+                Ok((topic, acks)) => {
+                    let to = Target {
+                        topic,
+                        transactional_id,
+                    };
+                    append(ctx, to, *acks, data, place, &mut undurable).await
+                }
                 Err(refusal) => refused(data.index, refusal.clone()),
             });
         }
@@ -114,7 +128,16 @@ pub async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Reply<Prod
     let waits: Vec<_> = undurable
         .into_iter()
         .map(|it| {
-            let wait = timeout_at(deadline, it.log.wait(it.end, it.durability));
+            let wait = it.log.wait(it.end, it.durability);
+            let added = it.added.map(Written::wait);
+            let both = async move {
+                wait.await.map_err(Unwritten::Batch)?;
+                match added {
+                    Some(added) => added.await.map_err(Unwritten::Transaction),
+                    None => Ok(()),
+                }
+            };
+            let wait = timeout_at(deadline, both);
             async move { (it.place, it.topic, wait.await) }
         })
         .collect();
@@ -123,7 +146,13 @@ pub async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Reply<Prod
             let answer = &mut response.responses[topic_place].partition_responses[place];
             let refusal = match outcome {
                 Ok(Ok(())) => continue,
-                Ok(Err(error)) => Refusal::of_storage(&topic.name, answer.index, &error),
+                Ok(Err(Unwritten::Batch(error))) => {
+                    Refusal::of_storage(&topic.name, answer.index, &error)
+                }
+                // Tried again: the batch is known then.
+                Ok(Err(Unwritten::Transaction(error))) => {
+                    Refusal::new(ResponseError::NotEnoughReplicas, error.to_string())
+                }
                 Err(_) => Refusal::new(
                     ResponseError::RequestTimedOut,
                     "the batch was not on the disk in time",
@@ -133,6 +162,12 @@ pub async fn handle(ctx: &RequestContext, request: ProduceRequest) -> Reply<Prod
         }
         response
     }))
+}
+
+/// What did not get onto the device.
+enum Unwritten {
+    Batch(storage::Error),
+    Transaction(LogError),
 }
 
 /// Why a request with acks=0 failed, if it did: closing the connection is all that can be said.
@@ -173,19 +208,17 @@ impl Refusal {
         Self::new(error_code::of_catalog(error), error.to_string())
     }
 
-    fn transactions() -> Self {
+    fn of_transaction(refusal: machine::Refusal, api_version: i16) -> Self {
+        let code = transaction_version::for_produce(refusal, api_version);
         Self::new(
-            ResponseError::TransactionalIdAuthorizationFailed,
-            "this broker does not serve transactions",
+            code,
+            format!("the batch is not part of an open transaction: {code}"),
         )
     }
 }
 
 /// What holds for all partitions of a request.
 fn check_request(request: &ProduceRequest) -> Result<Acks, Refusal> {
-    if request.transactional_id.is_some() {
-        return Err(Refusal::transactions());
-    }
     match request.acks {
         0 => Ok(Acks::None),
         1 => Ok(Acks::One),
@@ -249,17 +282,24 @@ fn reserved_for(topic: &Topic) -> Option<Refusal> {
     }
 }
 
+/// Where batches go.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    topic: &'a Arc<Topic>,
+    transactional_id: Option<&'a str>,
+}
+
 /// Appends one partition's batch; notes what is left to wait for.
 async fn append(
     ctx: &RequestContext,
-    topic: &Arc<Topic>,
+    to: Target<'_>,
     acks: Acks,
     data: PartitionProduceData,
     place: (usize, usize),
     undurable: &mut Vec<Undurable>,
 ) -> PartitionProduceResponse {
-    let index = data.index;
-    let (log, appended) = match try_append(ctx, topic, data).await {
+    let (index, topic) = (data.index, to.topic);
+    let (log, appended, added) = match try_append(ctx, to, data).await {
         Ok(appended) => appended,
         Err(refusal) => return refused(index, refusal),
     };
@@ -279,13 +319,14 @@ async fn append(
         Durability::PageCache => true,
         Durability::Disk => log.offsets().synced_offset >= end,
     };
-    if !is_durable {
+    if !is_durable || added.is_some() {
         undurable.push(Undurable {
             place,
             topic: Arc::clone(topic),
             log: Arc::clone(log),
             end,
             durability,
+            added,
         });
     }
     PartitionProduceResponse::default()
@@ -297,9 +338,10 @@ async fn append(
 
 async fn try_append<'a>(
     ctx: &RequestContext,
-    topic: &'a Topic,
+    to: Target<'a>,
     data: PartitionProduceData,
-) -> Result<(&'a Arc<PartitionLog>, Appended), Refusal> {
+) -> Result<(&'a Arc<PartitionLog>, Appended, Option<Written>), Refusal> {
+    let topic = to.topic;
     let log = partition(topic, data.index).map_err(|code| {
         Refusal::new(
             code,
@@ -315,31 +357,35 @@ async fn try_append<'a>(
                 "the request has no record batch for this partition",
             )
         })?;
-    check_batch(&records, ctx.api_version)?;
-    let appended = if log.opens(&records) {
-        append_elsewhere(ctx, log, records).await?
-    } else {
-        log.append(&records)
+    let appended = match check_batch(&records, ctx.api_version, to.transactional_id)? {
+        Some(batch) => {
+            let partition = (topic.name.clone(), data.index);
+            let write = transactional::write_of(batch, partition, ctx.api_version);
+            transactional::append(ctx, log, records, write).await?
+        }
+        None if log.opens(&records) => {
+            let log = Arc::clone(log);
+            elsewhere(ctx, move || (log.append(&records), None)).await?
+        }
+        None => (log.append(&records), None),
     };
     match appended {
-        Ok(appended) => Ok((log, appended)),
-        Err(error) => Err(Refusal::of_storage(&topic.name, data.index, &error)),
+        (Ok(appended), added) => Ok((log, appended, added)),
+        (Err(error), _) => Err(Refusal::of_storage(&topic.name, data.index, &error)),
     }
 }
 
 /// Appends what has to be opened first where it keeps no other connection waiting. This one's next
 /// request waits, so that a producer's batches stay in order.
-async fn append_elsewhere(
+async fn elsewhere<T: Send + 'static>(
     ctx: &RequestContext,
-    log: &Arc<PartitionLog>,
-    records: Bytes,
-) -> Result<Result<Appended, storage::Error>, Refusal> {
+    append: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Refusal> {
     // The semaphore is never closed.
     let permit = Arc::clone(&ctx.broker.recompressing).acquire_owned().await;
-    let log = Arc::clone(log);
     let work = move || {
         let _permit = permit;
-        log.append(&records)
+        append()
     };
     tokio::task::spawn_blocking(work).await.map_err(|error| {
         tracing::error!(%error, "an append ended early");
@@ -350,22 +396,37 @@ async fn append_elsewhere(
     })
 }
 
-/// What depends on the protocol rather than on the log, which checks the rest.
-fn check_batch(records: &Bytes, api_version: i16) -> Result<(), Refusal> {
+/// What depends on the protocol rather than on the log, which checks the rest. Whose transaction the batch
+/// is part of, where it is part of one.
+fn check_batch<'a>(
+    records: &Bytes,
+    api_version: i16,
+    transactional_id: Option<&'a str>,
+) -> Result<Option<(&'a str, Producer)>, Refusal> {
     let Ok(batch) = Batch::parse(records) else {
         // The log says exactly what is wrong.
-        return Ok(());
+        return Ok(None);
     };
-    if batch.is_transactional() {
-        return Err(Refusal::transactions());
-    }
+    let transaction = match (batch.is_transactional(), transactional_id) {
+        (false, _) => None,
+        (true, Some(transactional_id)) => {
+            let (id, epoch) = (batch.producer_id(), batch.producer_epoch());
+            Some((transactional_id, Producer { id, epoch }))
+        }
+        (true, None) => {
+            return Err(Refusal::new(
+                ResponseError::TransactionalIdAuthorizationFailed,
+                "a transactional batch in a request without a transactional id",
+            ));
+        }
+    };
     if api_version < ZSTD_SINCE && batch.compression().is_ok_and(|c| c == Compression::Zstd) {
         return Err(Refusal::new(
             ResponseError::UnsupportedCompressionType,
             format!("zstd needs Produce version {ZSTD_SINCE}, the request has {api_version}"),
         ));
     }
-    Ok(())
+    Ok(transaction)
 }
 
 fn refused(index: i32, refusal: Refusal) -> PartitionProduceResponse {

@@ -37,6 +37,7 @@ impl Config {
         self.check_broker()?;
         self.check_addresses()?;
         self.check_group()?;
+        self.check_transaction()?;
         let interval_ms = clamp(self.log.retention_check_interval_ms);
         between(
             "log.retention_check_interval_ms".to_owned(),
@@ -199,6 +200,45 @@ impl Config {
             ));
         }
         self.admission().map(drop)
+    }
+
+    fn check_transaction(&self) -> Result<(), Problem> {
+        let transaction = &self.transaction;
+        for (key, value, least, most) in [
+            (
+                "transaction_state_log_num_partitions",
+                i64::from(transaction.transaction_state_log_num_partitions),
+                1,
+                i64::from(MAX_PARTITIONS),
+            ),
+            (
+                "transaction_max_timeout_ms",
+                transaction.transaction_max_timeout_ms.into(),
+                1,
+                i64::from(i32::MAX),
+            ),
+            (
+                "transactional_id_expiration_ms",
+                clamp(transaction.transactional_id_expiration_ms),
+                1,
+                i64::MAX,
+            ),
+            (
+                "transaction_abort_timed_out_transaction_cleanup_interval_ms",
+                clamp(transaction.transaction_abort_timed_out_transaction_cleanup_interval_ms),
+                1,
+                i64::MAX,
+            ),
+            (
+                "transaction_remove_expired_transaction_cleanup_interval_ms",
+                clamp(transaction.transaction_remove_expired_transaction_cleanup_interval_ms),
+                1,
+                i64::MAX,
+            ),
+        ] {
+            between(format!("transaction.{key}"), value, least, most)?;
+        }
+        Ok(())
     }
 
     fn check_group(&self) -> Result<(), Problem> {

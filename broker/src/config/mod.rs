@@ -34,6 +34,8 @@ pub struct Config {
     pub log: LogSection,
     /// `[group]`
     pub group: GroupSection,
+    /// `[transaction]`
+    pub transaction: TransactionSection,
     /// `[http]`
     pub http: HttpSection,
     /// `[[topic]]`: topics that are created at start where they are missing.
@@ -174,6 +176,34 @@ impl Default for GroupSection {
     }
 }
 
+/// `[transaction]`: transactions.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransactionSection {
+    /// Partitions of `__transaction_state`, when it is created.
+    pub transaction_state_log_num_partitions: i32,
+    /// The longest timeout that a transactional producer may ask for.
+    pub transaction_max_timeout_ms: i32,
+    /// Transactional ids that nobody uses are kept for this long.
+    pub transactional_id_expiration_ms: u64,
+    /// How often transactions that are open for too long are looked for.
+    pub transaction_abort_timed_out_transaction_cleanup_interval_ms: u64,
+    /// How often transactional ids that have expired are looked for.
+    pub transaction_remove_expired_transaction_cleanup_interval_ms: u64,
+}
+
+impl Default for TransactionSection {
+    fn default() -> Self {
+        Self {
+            transaction_state_log_num_partitions: 8,
+            transaction_max_timeout_ms: 15 * 60 * 1000,
+            transactional_id_expiration_ms: 7 * 24 * 60 * 60 * 1000,
+            transaction_abort_timed_out_transaction_cleanup_interval_ms: 1000,
+            transaction_remove_expired_transaction_cleanup_interval_ms: 60 * 60 * 1000,
+        }
+    }
+}
+
 /// `[http]`: metrics and health.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -241,7 +271,7 @@ impl TopicSection {
 impl Config {
     /// What handlers read.
     pub fn settings(&self) -> Settings {
-        let (broker, group) = (&self.broker, &self.group);
+        let (broker, group, transaction) = (&self.broker, &self.group, &self.transaction);
         Settings {
             listen: broker.listen.clone(),
             network_threads: broker.network_threads,
@@ -262,6 +292,13 @@ impl Config {
             group_max_session_timeout_ms: group.group_max_session_timeout_ms,
             group_max_size: group.group_max_size,
             offset_metadata_max_bytes: group.offset_metadata_max_bytes,
+            transaction_state_log_num_partitions: transaction.transaction_state_log_num_partitions,
+            transaction_max_timeout_ms: transaction.transaction_max_timeout_ms,
+            transactional_id_expiration_ms: transaction.transactional_id_expiration_ms,
+            transaction_abort_timed_out_transaction_cleanup_interval_ms: transaction
+                .transaction_abort_timed_out_transaction_cleanup_interval_ms,
+            transaction_remove_expired_transaction_cleanup_interval_ms: transaction
+                .transaction_remove_expired_transaction_cleanup_interval_ms,
             offsets_retention_minutes: group.offsets_retention_minutes,
             offsets_retention_check_interval_ms: group.offsets_retention_check_interval_ms,
             socket_request_max_bytes: usize::try_from(broker.socket_request_max_bytes).unwrap_or(0),

@@ -26,7 +26,7 @@ fn the_documented_file_has_every_key_with_its_default() {
 
     // Every section's keys, as the code knows them: an unknown key's error lists them.
     let table = DeTable::parse(text).expect("it is TOML");
-    for section in ["broker", "log", "group", "http"] {
+    for section in ["broker", "log", "group", "transaction", "http"] {
         let known = refusal(&format!("[{section}]\nno_such_key = 1"));
         let (_, known) = known
             .split_once("expected ")

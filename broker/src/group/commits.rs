@@ -9,9 +9,11 @@ use tokio::sync::oneshot;
 use super::GroupError;
 use super::coordinator::{Answer, GroupCoordinator, lock};
 use super::machine::Committer;
-use super::offsets_topic::{self, OffsetChange, Record, Written};
-use super::records::{Key, MAX_STRING_BYTES, OffsetCommitValue};
+use super::offsets_topic::{self, OFFSETS_TOPIC, OffsetChange};
+use super::records::{Key, OffsetCommitValue};
 use crate::catalog::Topic;
+use crate::coordinator_log::fields::MAX_STRING_BYTES;
+use crate::coordinator_log::{InTransaction, LogError, Record, Written};
 
 /// An offset to commit. The topic exists.
 #[derive(Clone, Debug)]
@@ -24,8 +26,19 @@ pub struct NewOffset {
     pub value: OffsetCommitValue,
 }
 
+/// What is committed for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// Nothing.
+    Nothing,
+    /// This.
+    Committed(OffsetCommitValue),
+    /// A transaction that is open may commit another offset, and only what is stable was asked for.
+    Unstable,
+}
+
 /// A partition and what is committed for it.
-pub type FetchedOffset = (i32, Option<OffsetCommitValue>);
+pub type FetchedOffset = (i32, Fetched);
 
 impl GroupCoordinator {
     /// Appends offsets; they are committed, and fetched by others, when they are on the device.
@@ -41,9 +54,9 @@ impl GroupCoordinator {
         if let Err(error) = self.check_writable(group) {
             return Answer::Now(Err(error));
         }
-        // What is left is for what makes room. Consumers try again.
-        if let Err(error) = self.catalog.check_room() {
-            return Answer::Now(Err(GroupError::Write(error).code()));
+        // Consumers try again.
+        if let Err(error) = self.check_room() {
+            return Answer::Now(Err(error));
         }
         if let Err(error) = self.ensure_offsets_topic().await {
             tracing::error!(group, %error, "an offset commit is refused");
@@ -57,7 +70,7 @@ impl GroupCoordinator {
                 return Ok(None);
             }
             let changes: Vec<_> = offsets.iter().map(|offset| offset.record(group)).collect();
-            match self.write_offsets(group, &changes) {
+            match self.write_offsets(group, None, &changes) {
                 Ok(written) => {
                     slot.commits_under_way += 1;
                     Ok(Some(written))
@@ -115,6 +128,7 @@ impl GroupCoordinator {
             }
             Err(error) => {
                 self.step(&group, false, |slot, _, _| slot.commit_ended());
+                let error = GroupError::from(error);
                 error.log(&group, "an offset commit is not durable");
                 Err(commit_code(&error))
             }
@@ -123,19 +137,23 @@ impl GroupCoordinator {
         let _ = sender.send(result);
     }
 
-    /// What a group has committed for these partitions.
+    /// What a group has committed for these partitions; with `stable`, only where no open transaction
+    /// may change it.
     pub fn fetch_offsets(
         &self,
         group: &str,
         topic: &str,
         partitions: &[i32],
+        stable: bool,
     ) -> Vec<FetchedOffset> {
         if let Some(positions) = self.positions(group) {
             let position = |wanted: i32| {
                 let found = positions
                     .iter()
                     .find(|(name, partition, _)| name == topic && *partition == wanted);
-                found.map(|(_, _, offset)| position_value(*offset))
+                found.map_or(Fetched::Nothing, |(_, _, offset)| {
+                    Fetched::Committed(position_value(*offset))
+                })
             };
             return partitions
                 .iter()
@@ -146,8 +164,18 @@ impl GroupCoordinator {
         let slot = self.slot(group);
         let slot = slot.as_deref().map(lock);
         let committed = |partition: i32| {
-            let value = slot.as_deref()?.offsets.get(topic, partition)?;
-            is_of(value, present.as_deref()).then(|| value.clone())
+            let Some(offsets) = slot.as_deref().map(|slot| &slot.offsets) else {
+                return Fetched::Nothing;
+            };
+            if stable && offsets.is_pending(topic, partition) {
+                return Fetched::Unstable;
+            }
+            match offsets.get(topic, partition) {
+                Some(value) if is_of(value, present.as_deref()) => {
+                    Fetched::Committed(value.clone())
+                }
+                _ => Fetched::Nothing,
+            }
         };
         partitions
             .iter()
@@ -155,12 +183,16 @@ impl GroupCoordinator {
             .collect()
     }
 
-    /// Everything that a group has committed, by topic.
-    pub fn fetch_all_offsets(&self, group: &str) -> Vec<(String, Vec<FetchedOffset>)> {
+    /// Everything that a group has committed, by topic; `stable` as above.
+    pub fn fetch_all_offsets(
+        &self,
+        group: &str,
+        stable: bool,
+    ) -> Vec<(String, Vec<FetchedOffset>)> {
         if let Some(positions) = self.positions(group) {
             let mut topics = BTreeMap::<String, Vec<FetchedOffset>>::new();
             for (topic, partition, offset) in positions {
-                let fetched = (partition, Some(position_value(offset)));
+                let fetched = (partition, Fetched::Committed(position_value(offset)));
                 topics.entry(topic).or_default().push(fetched);
             }
             return topics.into_iter().collect();
@@ -174,7 +206,14 @@ impl GroupCoordinator {
             let present = self.catalog.topic(name);
             let fetched: Vec<FetchedOffset> = partitions
                 .filter(|(_, value)| is_of(value, present.as_deref()))
-                .map(|(partition, value)| (partition, Some(value.clone())))
+                .map(|(partition, value)| {
+                    let is_unstable = stable && slot.offsets.is_pending(name, partition);
+                    let fetched = match is_unstable {
+                        true => Fetched::Unstable,
+                        false => Fetched::Committed(value.clone()),
+                    };
+                    (partition, fetched)
+                })
                 .collect();
             if !fetched.is_empty() {
                 topics.push((name.to_owned(), fetched));
@@ -195,6 +234,8 @@ impl GroupCoordinator {
         };
         for (group, slot) in groups {
             let mut slot = lock(&slot);
+            slot.offsets
+                .forget_pending(|name, value| name == topic.name && is_of(value, Some(topic)));
             let gone: Vec<i32> = slot
                 .offsets
                 .of_topic(&topic.name)
@@ -214,7 +255,7 @@ impl GroupCoordinator {
             if changes.is_empty() {
                 continue;
             }
-            if let Err(error) = self.write_offsets(&group, &changes) {
+            if let Err(error) = self.write_offsets(&group, None, &changes) {
                 tracing::warn!(group, topic = topic.name, %error, "offsets of a deleted topic stay in the log");
             }
         }
@@ -223,6 +264,7 @@ impl GroupCoordinator {
     pub(super) fn write_offsets(
         &self,
         group: &str,
+        transaction: Option<InTransaction>,
         changes: &[OffsetChange],
     ) -> Result<Written, GroupError> {
         let encode = |(key, value): &OffsetChange| {
@@ -230,12 +272,21 @@ impl GroupCoordinator {
             Ok::<Record, GroupError>((key.encode()?, value))
         };
         let records = changes.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        offsets_topic::append(&self.catalog, group, self.clock.now_ms(), &records)
+        let now_ms = self.clock.now_ms();
+        offsets_topic::append(&self.catalog, group, now_ms, transaction, &records)
+    }
+
+    /// What is left of a full disk is for what makes room.
+    pub(super) fn check_room(&self) -> Result<(), ResponseError> {
+        self.catalog.check_room().map_err(|error| {
+            let topic = OFFSETS_TOPIC;
+            LogError::Write { topic, error }.code()
+        })
     }
 }
 
 impl NewOffset {
-    fn record(&self, group: &str) -> OffsetChange {
+    pub(super) fn record(&self, group: &str) -> OffsetChange {
         let (group, topic) = (group.to_owned(), self.topic.clone());
         (
             Key::Offset {
@@ -264,11 +315,12 @@ fn position_value(offset: i64) -> OffsetCommitValue {
     }
 }
 
-fn commit_code(error: &GroupError) -> ResponseError {
+pub(super) fn commit_code(error: &GroupError) -> ResponseError {
     match error {
-        GroupError::Write(storage::Error::BatchTooLarge { .. }) => {
-            ResponseError::InvalidCommitOffsetSize
-        }
+        GroupError::Log(LogError::Write {
+            error: storage::Error::BatchTooLarge { .. },
+            ..
+        }) => ResponseError::InvalidCommitOffsetSize,
         error => error.code(),
     }
 }

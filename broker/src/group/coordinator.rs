@@ -20,12 +20,15 @@ use super::machine::{
     SyncRequest, Ticket,
 };
 use super::offsets::Offsets;
-use super::offsets_topic::{self, OFFSETS_TOPIC, Replayed, Written};
-use super::records::{GroupMetadataValue, Key, MAX_STRING_BYTES};
+use super::offsets_topic::{self, OFFSETS_TOPIC, Replayed};
+use super::records::{GroupMetadataValue, Key};
+use super::transactional::WithPending;
 use super::{GroupError, ReadOnlyGroups, removal, timers};
 use crate::broker::Settings;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
+use crate::coordinator_log::fields::MAX_STRING_BYTES;
+use crate::coordinator_log::{self, LogError, Written};
 
 /// Kafka's `group.new.member.join.timeout.ms`.
 const NEW_MEMBER_JOIN_TIMEOUT_MS: Millis = 5 * 60 * 1000;
@@ -87,6 +90,8 @@ pub struct GroupCoordinator {
     /// Machines' times count from here.
     start: Instant,
     pub(super) groups: RwLock<HashMap<String, Arc<Mutex<Slot>>>>,
+    /// Held for no longer than it is looked at.
+    pub(super) with_pending: Mutex<WithPending>,
     tickets: AtomicU64,
     wakes: mpsc::UnboundedSender<timers::Wake>,
     read_only: OnceLock<Arc<dyn ReadOnlyGroups>>,
@@ -120,6 +125,7 @@ impl GroupCoordinator {
             offsets_retention_ms: i64::from(settings.offsets_retention_minutes) * 60 * 1000,
             start,
             groups: RwLock::default(),
+            with_pending: Mutex::default(),
             tickets: AtomicU64::new(0),
             wakes,
             read_only: OnceLock::new(),
@@ -132,9 +138,12 @@ impl GroupCoordinator {
             };
             let (replayed, repairs) = tokio::task::spawn_blocking(work)
                 .await
-                .map_err(|_| GroupError::Stopping)??;
+                .map_err(|_| LogError::Stopping)??;
             for (group, changes) in repairs {
-                coordinator.write_offsets(&group, &changes)?.wait().await?;
+                coordinator
+                    .write_offsets(&group, None, &changes)?
+                    .wait()
+                    .await?;
             }
             coordinator.take(replayed);
         }
@@ -148,7 +157,12 @@ impl GroupCoordinator {
         let Replayed {
             groups,
             mut offsets,
+            with_pending,
         } = replayed;
+        *self
+            .with_pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = with_pending;
         let (count, committed) = (
             groups.len(),
             offsets.values().map(Offsets::len).sum::<usize>(),
@@ -189,7 +203,8 @@ impl GroupCoordinator {
 
     /// Creates `__consumer_offsets` where it does not exist.
     pub async fn ensure_offsets_topic(&self) -> Result<(), GroupError> {
-        offsets_topic::ensure(&self.catalog, self.offsets_topic_partitions).await?;
+        let partitions = self.offsets_topic_partitions;
+        coordinator_log::ensure(&self.catalog, OFFSETS_TOPIC, partitions).await?;
         Ok(())
     }
 
@@ -418,6 +433,7 @@ impl GroupCoordinator {
 
     async fn stored(self: Arc<Self>, group: String, then: Stored, written: Written) {
         let result = written.wait().await.map_err(|error| {
+            let error = GroupError::from(error);
             error.log(&group, "the group is not durable");
             error.code()
         });
@@ -439,7 +455,7 @@ impl GroupCoordinator {
         }
         .encode()?;
         let value = record.encode()?;
-        offsets_topic::append(&self.catalog, group, now_ms, &[(key, Some(value))])
+        offsets_topic::append(&self.catalog, group, now_ms, None, &[(key, Some(value))])
     }
 }
 

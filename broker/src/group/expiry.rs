@@ -8,7 +8,7 @@
 //!   commit.
 //!
 //! A commit that set its own expiry (OffsetCommit up to version 4) is kept until then, and no
-//! longer. While a group rebalances nothing expires.
+//! longer. While a group rebalances nothing expires, nor what an open transaction has an offset for.
 
 use super::machine::{Group, State};
 use super::offsets::Offsets;
@@ -54,7 +54,9 @@ impl Retention {
             if is_subscribed(topic) {
                 continue;
             }
-            let gone = partitions.filter(|(_, value)| self.is_over(value, &since));
+            let gone = partitions.filter(|(partition, value)| {
+                self.is_over(value, &since) && !offsets.is_pending(topic, *partition)
+            });
             expired.extend(gone.map(|(partition, _)| (topic.to_owned(), partition)));
         }
         expired

@@ -5,7 +5,8 @@
 //!   `commits` is the part of it that is about offsets, `removal` what is deleted or expires,
 //!   `listing` what administrators see;
 //! - [`expiry`]: which offsets have expired, pure;
-//! - [`offsets`]: what a group has committed;
+//! - [`offsets`]: what a group has committed, and what transactions will commit when they do;
+//! - `transactional`: offsets that are committed in transactions;
 //! - [`offsets_topic`]: `__consumer_offsets`, where groups and offsets are kept, and its replay;
 //! - [`records`]: that topic's records, in Kafka's schemas.
 //!
@@ -24,15 +25,15 @@ pub mod records;
 mod removal;
 pub mod subscription;
 mod timers;
+mod transactional;
 
 use kafka_protocol::ResponseError;
 
-pub use commits::{FetchedOffset, NewOffset};
+pub use commits::{Fetched, FetchedOffset, NewOffset};
 pub use coordinator::{Answer, GroupCoordinator};
 
-use crate::catalog::CatalogError;
-use offsets_topic::OFFSETS_TOPIC;
-use records::RecordError;
+use crate::coordinator_log::LogError;
+use crate::coordinator_log::fields::RecordError;
 
 /// Groups that are shown but not kept here: model topics' positions.
 pub trait ReadOnlyGroups: Send + Sync + std::fmt::Debug {
@@ -45,60 +46,30 @@ pub trait ReadOnlyGroups: Send + Sync + std::fmt::Debug {
 /// Why groups could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum GroupError {
-    /// `__consumer_offsets` can't be created.
-    #[error("create {OFFSETS_TOPIC}: {0}")]
-    Create(#[from] CatalogError),
-    /// `__consumer_offsets` can't be written.
-    #[error("write {OFFSETS_TOPIC}: {0}")]
-    Write(storage::Error),
-    /// A partition of `__consumer_offsets` can't be read.
-    #[error("read {OFFSETS_TOPIC}-{partition} at offset {offset}: {error}")]
-    Read {
-        /// The partition.
-        partition: usize,
-        /// Where.
-        offset: storage::Offset,
-        /// Why.
-        error: storage::Error,
-    },
-    /// `__consumer_offsets` does not exist, or has no partitions.
-    #[error("{OFFSETS_TOPIC} does not exist")]
-    NoTopic,
+    /// `__consumer_offsets` could not.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// A name that is too long for its record, or the like.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The broker stops.
-    #[error("the broker is stopping")]
-    Stopping,
 }
 
 impl GroupError {
-    /// Says what came of it: not what was said already, where the disk was found to be full or the
-    /// partition became read-only.
+    /// Says what came of it: not what was said already.
     pub(crate) fn log(&self, group: &str, what: &'static str) {
-        let is_said = match self {
-            Self::Write(error) => {
-                error.is_disk_full() || matches!(error, storage::Error::ReadOnly(_))
+        match self {
+            Self::Log(error) if error.is_said() => {
+                tracing::debug!(group, error = %self, "{what}");
             }
-            _ => false,
-        };
-        match is_said {
-            true => tracing::debug!(group, error = %self, "{what}"),
-            false => tracing::error!(group, error = %self, "{what}"),
+            _ => tracing::error!(group, error = %self, "{what}"),
         }
     }
 
-    /// What clients are told. As in Kafka's coordinator, whatever may pass is
-    /// COORDINATOR_NOT_AVAILABLE: clients look for their coordinator and try again.
+    /// What clients are told.
     pub fn code(&self) -> ResponseError {
         match self {
             Self::Record(_) => ResponseError::InvalidRequest,
-            Self::Write(storage::Error::BatchTooLarge { .. }) => ResponseError::UnknownServerError,
-            Self::Create(_)
-            | Self::Write(_)
-            | Self::Read { .. }
-            | Self::NoTopic
-            | Self::Stopping => ResponseError::CoordinatorNotAvailable,
+            Self::Log(error) => error.code(),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What a group has committed, by topic and partition.
+//! What a group has committed, by topic and partition, and what open transactions will commit when they
+//! do: the pending offsets.
 
 use std::collections::BTreeMap;
 
@@ -20,12 +21,69 @@ pub struct Offsets {
     /// Where in `__consumer_offsets` the last removal of each offset stands, for commits that are
     /// under way; see [`Offsets::settle`].
     removed: BTreeMap<(String, i32), Offset>,
+    /// By producer.
+    pending: BTreeMap<i64, BTreeMap<(String, i32), Committed>>,
 }
 
 impl Offsets {
-    /// Nothing is committed.
+    /// Nothing is committed, and nothing pending.
     pub fn is_empty(&self) -> bool {
-        self.topics.is_empty()
+        self.topics.is_empty() && self.pending.is_empty()
+    }
+
+    /// Takes in a record of a transaction that is open; the producer's last one for a partition counts.
+    pub fn pend(
+        &mut self,
+        producer_id: i64,
+        topic: &str,
+        partition: i32,
+        value: OffsetCommitValue,
+        log_offset: Offset,
+    ) {
+        let pending = self.pending.entry(producer_id).or_default();
+        let committed = Committed { value, log_offset };
+        pending.insert((topic.to_owned(), partition), committed);
+    }
+
+    /// A producer's transaction has ended. What was committed after its record counts over it.
+    pub fn end_transaction(&mut self, producer_id: i64, committed: bool) {
+        let pending = self.pending.remove(&producer_id).unwrap_or_default();
+        if committed {
+            for ((topic, partition), it) in pending {
+                self.commit(&topic, partition, it.value, it.log_offset);
+            }
+        }
+    }
+
+    /// A transaction that is open has an offset for a partition.
+    pub fn is_pending(&self, topic: &str, partition: i32) -> bool {
+        // Most groups have none.
+        !self.pending.is_empty() && {
+            let wanted = (topic.to_owned(), partition);
+            self.pending.values().any(|it| it.contains_key(&wanted))
+        }
+    }
+
+    /// A transaction that is open has an offset.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// The topics and partitions that open transactions have offsets for.
+    pub fn pending(&self) -> impl Iterator<Item = (String, i32)> {
+        self.pending.values().flat_map(|it| it.keys().cloned())
+    }
+
+    /// Forgets pending offsets for which `is_gone` holds.
+    pub fn forget_pending(&mut self, is_gone: impl Fn(&str, &OffsetCommitValue) -> bool) {
+        self.keep_pending(|(topic, _), it| !is_gone(topic, &it.value));
+    }
+
+    fn keep_pending(&mut self, keep: impl Fn(&(String, i32), &Committed) -> bool) {
+        self.pending.retain(|_, pending| {
+            pending.retain(|of, it| keep(of, it));
+            !pending.is_empty()
+        });
     }
 
     /// Takes a record in. Commits become durable in any order; the one that was appended last
@@ -67,6 +125,19 @@ impl Offsets {
         }
     }
 
+    /// Forgets one, as a record at `log_offset` says, what was pending before it too.
+    pub fn remove_at(&mut self, topic: &str, partition: i32, log_offset: Offset) {
+        self.remove(topic, partition);
+        self.drop_pending_before(topic, partition, log_offset);
+    }
+
+    fn drop_pending_before(&mut self, topic: &str, partition: i32, log_offset: Offset) {
+        if !self.pending.is_empty() {
+            let of = (topic.to_owned(), partition);
+            self.keep_pending(|other, it| *other != of || it.log_offset > log_offset);
+        }
+    }
+
     /// Forgets one.
     pub fn remove(&mut self, topic: &str, partition: i32) {
         if let Some(partitions) = self.topics.get_mut(topic) {
@@ -88,6 +159,7 @@ impl Offsets {
         if present {
             self.remove(topic, partition);
         }
+        self.drop_pending_before(topic, partition, log_offset);
         let removed = self.removed.entry((topic.to_owned(), partition));
         let removed = removed.or_insert(log_offset);
         *removed = log_offset.max(*removed);
@@ -172,5 +244,31 @@ mod tests {
         offsets.remove_before("t", 0, 3);
         assert_eq!(offsets.get("t", 0), Some(&at(30)));
         offsets.settle();
+    }
+    #[test]
+    fn pending_offsets_count_when_their_transaction_commits() {
+        let mut offsets = Offsets::default();
+        offsets.commit("t", 0, at(1), 1);
+        offsets.pend(7, "t", 0, at(10), 2);
+        offsets.pend(8, "t", 1, at(20), 3);
+        assert_eq!(offsets.get("t", 0), Some(&at(1)));
+        assert!(offsets.is_pending("t", 0) && !offsets.is_pending("t", 2));
+        offsets.end_transaction(7, true);
+        offsets.end_transaction(8, false);
+        assert_eq!(offsets.get("t", 0), Some(&at(10)));
+        assert_eq!(offsets.get("t", 1), None);
+        assert!(!offsets.has_pending());
+    }
+
+    #[test]
+    fn what_is_committed_or_removed_after_a_pending_offset_counts_over_it() {
+        let mut offsets = Offsets::default();
+        offsets.pend(7, "t", 0, at(10), 1);
+        offsets.commit("t", 0, at(30), 2);
+        offsets.pend(7, "t", 1, at(10), 3);
+        offsets.remove_at("t", 1, 4);
+        offsets.end_transaction(7, true);
+        assert_eq!(offsets.get("t", 0), Some(&at(30)));
+        assert_eq!(offsets.get("t", 1), None);
     }
 }

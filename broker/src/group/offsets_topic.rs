@@ -1,152 +1,44 @@
-//! `__consumer_offsets`: an internal compacted topic, created at first use.
+//! `__consumer_offsets`, as [`crate::coordinator_log`] keeps it, and its replay.
 //!
-//! A group's records are all in one partition, `abs(hash(group)) % partitions` with Java's
-//! `String.hashCode`, as Kafka's own.
+//! What a transaction commits counts from its marker on: until then it is pending.
 
-use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use bytes::Bytes;
-use storage::batch::{BatchBuilder, Compression, batches, records};
-use storage::partition_log::{Durability, Read, ReadLimit};
-use storage::{Offset, PartitionLog};
+use storage::Offset;
+use storage::batch::{Batch, ControlRecord, TransactionResult, records};
 
 use super::GroupError;
 use super::offsets::Offsets;
-use super::records::{GroupMetadataValue, Key, OffsetCommitValue, RecordError};
-use crate::catalog::{Catalog, CatalogError, NewTopic, Topic, TopicKind};
+use super::records::{GroupMetadataValue, Key, OffsetCommitValue};
+use super::transactional::WithPending;
+use crate::catalog::{Catalog, Topic};
+use crate::coordinator_log::fields::RecordError;
+use crate::coordinator_log::{
+    self, InTransaction, MAX_DECOMPRESSED_BYTES, Place, Record, Written, partition_of,
+};
 
 /// Kafka's name for it.
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
 
-/// Kafka's `offsets.topic.segment.bytes`: small, so that compaction reaches most of the log.
-const SEGMENT_BYTES: &str = "104857600";
-
-/// One batch holds about this many bytes of records at most, well below `max.message.bytes`.
-const BATCH_BYTES: usize = 512 * 1024;
-
-/// Bytes per read of a replay.
-const READ_BYTES: usize = 1024 * 1024;
-
-/// No batch of this topic is compressed, so none becomes larger than it is.
-const MAX_DECOMPRESSED_BYTES: usize = 64 * 1024 * 1024;
-
-/// A record to write: a null value removes what the key names.
-pub type Record = (Bytes, Option<Bytes>);
-
 /// A committed offset's key and value; without a value it is removed.
 pub type OffsetChange = (Key, Option<OffsetCommitValue>);
 
-/// The topic, which is created where it does not exist.
-pub async fn ensure(catalog: &Catalog, partitions: i32) -> Result<Arc<Topic>, GroupError> {
-    if let Some(topic) = catalog.topic(OFFSETS_TOPIC) {
-        return Ok(topic);
-    }
-    let config = |key: &str, value: &str| (key.to_owned(), value.to_owned());
-    let new = NewTopic {
-        name: OFFSETS_TOPIC.to_owned(),
-        partitions,
-        configs: BTreeMap::from([
-            config("cleanup.policy", "compact"),
-            config("compression.type", "producer"),
-            config("segment.bytes", SEGMENT_BYTES),
-        ]),
-        kind: TopicKind::Internal,
-    };
-    match catalog.create_topic(new).await {
-        Ok(topic) => Ok(topic),
-        // Somebody else was faster.
-        Err(CatalogError::TopicExists(_)) => {
-            catalog.topic(OFFSETS_TOPIC).ok_or(GroupError::NoTopic)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The partition that a group's records are in.
-pub fn partition_of(group: &str, partitions: usize) -> usize {
-    // i32::MIN has no absolute value; Kafka takes 0 for it.
-    let hash = java_hash_code(group).checked_abs().unwrap_or(0);
-    usize::try_from(hash)
-        .unwrap_or(0)
-        .checked_rem(partitions)
-        .unwrap_or(0)
-}
-
-/// Java's `String.hashCode`: over UTF-16 code units.
-fn java_hash_code(string: &str) -> i32 {
-    string.encode_utf16().fold(0, |hash: i32, unit| {
-        hash.wrapping_mul(31).wrapping_add(i32::from(unit))
-    })
-}
-
-/// What an append came to: wait for it to be durable with [`PartitionLog::wait`].
-#[derive(Clone, Debug)]
-pub struct Written {
-    /// The group's partition.
-    pub log: Arc<PartitionLog>,
-    /// The records' offsets, in order and without gaps.
-    pub offsets: Range<Offset>,
-}
-
-impl Written {
-    /// Resolves when the records are on the device.
-    pub async fn wait(self) -> Result<(), GroupError> {
-        let end = self.offsets.end;
-        self.log
-            .wait(end, Durability::Disk)
-            .await
-            .map_err(GroupError::Write)
-    }
-}
-
-/// Appends records of one group, in order. As every batch, none may be larger than the topic's
-/// `max.message.bytes`: a group that says more about itself can't be stored.
+/// Appends records of one group, in order, in a producer's transaction where they are part of one.
 pub fn append(
     catalog: &Catalog,
     group: &str,
     timestamp_ms: i64,
+    transaction: Option<InTransaction>,
     records: &[Record],
 ) -> Result<Written, GroupError> {
-    let topic = catalog.topic(OFFSETS_TOPIC).ok_or(GroupError::NoTopic)?;
-    let partition = partition_of(group, topic.partitions.len());
-    let log = topic.partitions.get(partition).ok_or(GroupError::NoTopic)?;
-    let limit = topic.config.log.max_message_bytes as usize;
-    let batch_bytes = BATCH_BYTES.min(limit / 2);
-    let mut bytes = Vec::new();
-    let mut add = |batch: BatchBuilder| {
-        let batch = batch.build();
-        if batch.len() > limit {
-            let size = batch.len();
-            return Err(GroupError::Write(storage::Error::BatchTooLarge {
-                size,
-                limit,
-            }));
-        }
-        bytes.extend_from_slice(&batch);
-        Ok(())
+    let place = Place {
+        topic: OFFSETS_TOPIC,
+        key: group,
+        timestamp_ms,
     };
-    let mut batch = BatchBuilder::new(Compression::None);
-    for (key, value) in records {
-        batch.push(timestamp_ms, Some(key), value.as_deref(), &[]);
-        if batch.size_in_bytes() >= batch_bytes {
-            add(std::mem::replace(
-                &mut batch,
-                BatchBuilder::new(Compression::None),
-            ))?;
-        }
-    }
-    if !batch.is_empty() {
-        add(batch)?;
-    }
-    let offsets = log
-        .append_internal(&Bytes::from(bytes))
-        .map_err(GroupError::Write)?;
-    Ok(Written {
-        log: Arc::clone(log),
-        offsets,
-    })
+    let written = coordinator_log::append_as(catalog, place, transaction, records)?;
+    Ok(written)
 }
 
 /// What the topic holds.
@@ -154,59 +46,57 @@ pub fn append(
 pub struct Replayed {
     /// Generations and members.
     pub groups: HashMap<String, GroupMetadataValue>,
-    /// Committed offsets.
+    /// Committed and pending offsets.
     pub offsets: HashMap<String, Offsets>,
+    /// Who has some.
+    pub(super) with_pending: WithPending,
 }
 
 /// Blocking. Reads the whole topic.
 pub fn replay(topic: &Topic) -> Result<Replayed, GroupError> {
     let mut replayed = Replayed::default();
-    for (partition, log) in topic.partitions.iter().enumerate() {
-        let offsets = log.offsets();
-        let mut next = offsets.log_start_offset;
-        while next < offsets.log_end_offset {
-            let failed = |error| GroupError::Read {
-                partition,
-                offset: next,
-                error,
-            };
-            let fetched = match log.read(next, READ_BYTES, true, ReadLimit::LogEnd) {
-                Ok(Read::Warm(fetched)) => fetched,
-                Ok(Read::Cold(cold)) => cold.load().map_err(failed)?,
-                Err(error) => return Err(failed(error)),
-            };
-            let end = replayed.take_batches(&fetched.records).map_err(failed)?;
-            match end {
-                Some(end) if end > next => next = end,
-                _ => break,
-            }
+    let partitions = topic.partitions.len();
+    coordinator_log::replay(topic, |partition, batch, bytes| {
+        if batch.is_control() {
+            replayed.end_transaction(&batch, |group| partition_of(group, partitions) == partition)
+        } else {
+            replayed.take_batch(&batch, &bytes)
         }
-    }
+    })?;
     Ok(replayed)
 }
 
 impl Replayed {
-    /// Takes whole batches in; returns the offset after them.
-    fn take_batches(&mut self, bytes: &Bytes) -> storage::Result<Option<Offset>> {
-        let mut end = None;
-        let mut position = 0;
-        for batch in batches(bytes) {
-            let batch = batch?;
-            let whole = position..position + batch.size_in_bytes();
-            position = whole.end;
-            end = Some(batch.last_offset() + 1);
-            if batch.is_control() {
-                continue;
-            }
-            for record in records::decode(&bytes.slice(whole), MAX_DECOMPRESSED_BYTES)? {
-                let Some(key) = &record.key else { continue };
-                if let Err(error) = self.take(key, record.value.as_deref(), record.offset) {
-                    let offset = record.offset;
-                    tracing::warn!(offset, %error, "a record of {OFFSETS_TOPIC} is skipped");
-                }
+    /// A producer's transaction ends in the partition of the groups for which `is_there` holds.
+    fn end_transaction(
+        &mut self,
+        batch: &Batch<'_>,
+        is_there: impl Fn(&str) -> bool,
+    ) -> storage::Result<()> {
+        let ControlRecord::End { result, .. } = ControlRecord::of(batch)? else {
+            return Ok(());
+        };
+        let committed = result == TransactionResult::Commit;
+        let producer_id = batch.producer_id();
+        for group in self.with_pending.take(producer_id, is_there) {
+            if let Some(offsets) = self.offsets.get_mut(&group) {
+                offsets.end_transaction(producer_id, committed);
             }
         }
-        Ok(end)
+        Ok(())
+    }
+
+    fn take_batch(&mut self, batch: &Batch<'_>, bytes: &Bytes) -> storage::Result<()> {
+        let pending = batch.is_transactional().then(|| batch.producer_id());
+        for record in records::decode(bytes, MAX_DECOMPRESSED_BYTES)? {
+            let Some(key) = &record.key else { continue };
+            let value = record.value.as_deref();
+            if let Err(error) = self.take(key, value, record.offset, pending) {
+                let offset = record.offset;
+                tracing::warn!(offset, %error, "a record of {OFFSETS_TOPIC} is skipped");
+            }
+        }
+        Ok(())
     }
 
     fn take(
@@ -214,6 +104,7 @@ impl Replayed {
         key: &[u8],
         value: Option<&[u8]>,
         log_offset: Offset,
+        pending: Option<i64>,
     ) -> Result<(), RecordError> {
         match (Key::decode(key)?, value) {
             (
@@ -225,8 +116,16 @@ impl Replayed {
                 Some(value),
             ) => {
                 let value = OffsetCommitValue::decode(value)?;
+                if let Some(producer_id) = pending {
+                    self.with_pending.add(producer_id, group.clone());
+                }
                 let offsets = self.offsets.entry(group).or_default();
-                offsets.commit(&topic, partition, value, log_offset);
+                match pending {
+                    None => offsets.commit(&topic, partition, value, log_offset),
+                    Some(producer_id) => {
+                        offsets.pend(producer_id, &topic, partition, value, log_offset);
+                    }
+                }
             }
             (
                 Some(Key::Offset {
@@ -237,7 +136,7 @@ impl Replayed {
                 None,
             ) => {
                 if let Some(offsets) = self.offsets.get_mut(&group) {
-                    offsets.remove(&topic, partition);
+                    offsets.remove_at(&topic, partition, log_offset);
                 }
             }
             (Some(Key::Group { group }), Some(value)) => {
@@ -314,20 +213,4 @@ fn repaired(
             ..value.clone()
         })
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn groups_are_where_kafka_puts_them() {
-        assert_eq!(java_hash_code(""), 0);
-        assert_eq!(java_hash_code("abc"), 96_354);
-        assert_eq!(java_hash_code("polygenelubricants"), i32::MIN);
-        assert_eq!(java_hash_code("Grüße 🦀"), 412023115);
-        assert_eq!(partition_of("abc", 50), 4);
-        assert_eq!(partition_of("polygenelubricants", 50), 0);
-        assert_eq!(partition_of("abc", 0), 0);
-    }
 }

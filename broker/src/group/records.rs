@@ -21,8 +21,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use uuid::Uuid;
 
-/// The longest string that these records can hold, bytes.
-pub const MAX_STRING_BYTES: usize = i16::MAX as usize;
+use crate::coordinator_log::fields::{
+    MAX_STRING_BYTES, Reader, RecordError, put_nullable_string, put_string, put_varint,
+};
 
 const OFFSET_COMMIT_KEY_VERSION: i16 = 1;
 const GROUP_METADATA_KEY_VERSION: i16 = 2;
@@ -30,41 +31,10 @@ const OFFSET_COMMIT_VALUE_VERSION: i16 = 4;
 /// The only version with an expiry.
 const OFFSET_COMMIT_VALUE_VERSION_WITH_EXPIRY: i16 = 1;
 const GROUP_METADATA_VALUE_VERSION: i16 = 3;
-/// The first version with varint lengths and tagged fields, of both values.
+/// The newest version of both values, and the first with varint lengths and tagged fields.
 const FIRST_FLEXIBLE_VERSION: i16 = 4;
 /// Tag of `OffsetCommitValue.topicId`.
 const TOPIC_ID_TAG: u32 = 0;
-
-/// Why bytes are not one of these records, or a record can't be written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// The bytes end before the record does.
-    #[error("{field} is cut off")]
-    CutOff {
-        /// The field that could not be read.
-        field: &'static str,
-    },
-    /// A version that is not known.
-    #[error("{record} has version {version}")]
-    UnknownVersion {
-        /// The kind of record.
-        record: &'static str,
-        /// What it says.
-        version: i16,
-    },
-    /// A string that is not UTF-8, is null where it must not be, or the like.
-    #[error("{field} is not valid")]
-    Invalid {
-        /// The field.
-        field: &'static str,
-    },
-    /// A string that is too long to be written.
-    #[error("a string of {bytes} bytes is longer than {MAX_STRING_BYTES}")]
-    StringTooLong {
-        /// Its length.
-        bytes: usize,
-    },
-}
 
 /// What a record is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,10 +135,7 @@ impl Key {
 
     /// Reads a key. `None` for a kind that belongs to groups that are not served here.
     pub fn decode(bytes: &[u8]) -> Result<Option<Self>, RecordError> {
-        let mut reader = Reader {
-            bytes,
-            flexible: false,
-        };
+        let mut reader = Reader::new(bytes);
         let key = match reader.i16("key version")? {
             0 | OFFSET_COMMIT_KEY_VERSION => Self::Offset {
                 group: reader.string("group")?,
@@ -221,11 +188,8 @@ impl OffsetCommitValue {
 
     /// Reads a value of any version.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = Reader {
-            bytes,
-            flexible: false,
-        };
-        let version = reader.version("OffsetCommitValue")?;
+        let mut reader = Reader::new(bytes);
+        let version = reader.version("OffsetCommitValue", FIRST_FLEXIBLE_VERSION)?;
         let offset = reader.i64("offset")?;
         let leader_epoch = if version >= 3 {
             reader.i32("leaderEpoch")?
@@ -240,7 +204,7 @@ impl OffsetCommitValue {
             None
         };
         let mut topic_id = None;
-        if reader.flexible {
+        if reader.is_flexible() {
             reader.tagged_fields(|tag, field| {
                 if tag == TOPIC_ID_TAG {
                     topic_id = Uuid::from_slice(field).ok().filter(|id| !id.is_nil());
@@ -286,11 +250,8 @@ impl GroupMetadataValue {
 
     /// Reads a value of any version.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let mut reader = Reader {
-            bytes,
-            flexible: false,
-        };
-        let version = reader.version("GroupMetadataValue")?;
+        let mut reader = Reader::new(bytes);
+        let version = reader.version("GroupMetadataValue", FIRST_FLEXIBLE_VERSION)?;
         let protocol_type = reader.string("protocolType")?;
         let generation = reader.i32("generation")?;
         let protocol = reader.nullable_string("protocol")?;
@@ -305,7 +266,7 @@ impl GroupMetadataValue {
         for _ in 0..count {
             members.push(MemberMetadata::decode(&mut reader, version)?);
         }
-        if reader.flexible {
+        if reader.is_flexible() {
             reader.tagged_fields(|_, _| ())?;
         }
         Ok(Self {
@@ -345,151 +306,10 @@ impl MemberMetadata {
             subscription: reader.bytes("subscription")?,
             assignment: reader.bytes("assignment")?,
         };
-        if reader.flexible {
+        if reader.is_flexible() {
             reader.tagged_fields(|_, _| ())?;
         }
         Ok(member)
-    }
-}
-
-fn put_string(out: &mut BytesMut, string: &str) -> Result<(), RecordError> {
-    let length = i16::try_from(string.len()).map_err(|_| RecordError::StringTooLong {
-        bytes: string.len(),
-    })?;
-    out.put_i16(length);
-    out.put_slice(string.as_bytes());
-    Ok(())
-}
-
-fn put_nullable_string(out: &mut BytesMut, string: Option<&str>) -> Result<(), RecordError> {
-    match string {
-        Some(string) => put_string(out, string),
-        None => {
-            out.put_i16(-1);
-            Ok(())
-        }
-    }
-}
-
-fn put_varint(out: &mut BytesMut, mut value: u32) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
-}
-
-/// Takes fields off the front. Never reads past the end, never allocates more than is there.
-struct Reader<'a> {
-    bytes: &'a [u8],
-    flexible: bool,
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, count: usize, field: &'static str) -> Result<&'a [u8], RecordError> {
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(count)
-            .ok_or(RecordError::CutOff { field })?;
-        self.bytes = rest;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], RecordError> {
-        let (taken, rest) = self
-            .bytes
-            .split_first_chunk::<N>()
-            .ok_or(RecordError::CutOff { field })?;
-        self.bytes = rest;
-        Ok(*taken)
-    }
-
-    fn i16(&mut self, field: &'static str) -> Result<i16, RecordError> {
-        self.array(field).map(i16::from_be_bytes)
-    }
-
-    fn i32(&mut self, field: &'static str) -> Result<i32, RecordError> {
-        self.array(field).map(i32::from_be_bytes)
-    }
-
-    fn i64(&mut self, field: &'static str) -> Result<i64, RecordError> {
-        self.array(field).map(i64::from_be_bytes)
-    }
-
-    /// A value's version, 0 to 4; the fields after it are read as it says.
-    fn version(&mut self, record: &'static str) -> Result<i16, RecordError> {
-        let version = self.i16(record)?;
-        if !(0..=FIRST_FLEXIBLE_VERSION).contains(&version) {
-            return Err(RecordError::UnknownVersion { record, version });
-        }
-        self.flexible = version >= FIRST_FLEXIBLE_VERSION;
-        Ok(version)
-    }
-
-    fn varint(&mut self, field: &'static str) -> Result<u32, RecordError> {
-        let mut value = 0u32;
-        for shift in (0..35).step_by(7) {
-            let [byte] = self.array(field)?;
-            value |= u32::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(RecordError::Invalid { field })
-    }
-
-    /// `None` for a null.
-    fn length(&mut self, field: &'static str, wide: bool) -> Result<Option<usize>, RecordError> {
-        let length = if self.flexible {
-            i64::from(self.varint(field)?) - 1
-        } else if wide {
-            i64::from(self.i32(field)?)
-        } else {
-            i64::from(self.i16(field)?)
-        };
-        match length {
-            -1 => Ok(None),
-            length => usize::try_from(length)
-                .map(Some)
-                .map_err(|_| RecordError::Invalid { field }),
-        }
-    }
-
-    fn nullable_string(&mut self, field: &'static str) -> Result<Option<String>, RecordError> {
-        let Some(length) = self.length(field, false)? else {
-            return Ok(None);
-        };
-        let bytes = self.take(length, field)?;
-        let string = std::str::from_utf8(bytes).map_err(|_| RecordError::Invalid { field })?;
-        Ok(Some(string.to_owned()))
-    }
-
-    fn string(&mut self, field: &'static str) -> Result<String, RecordError> {
-        self.nullable_string(field)?
-            .ok_or(RecordError::Invalid { field })
-    }
-
-    fn bytes(&mut self, field: &'static str) -> Result<Bytes, RecordError> {
-        let Some(length) = self.length(field, true)? else {
-            return Ok(Bytes::new());
-        };
-        self.take(length, field).map(Bytes::copy_from_slice)
-    }
-
-    /// An array's length.
-    fn count(&mut self, field: &'static str) -> Result<usize, RecordError> {
-        self.length(field, true)?
-            .ok_or(RecordError::Invalid { field })
-    }
-
-    fn tagged_fields(&mut self, mut each: impl FnMut(u32, &[u8])) -> Result<(), RecordError> {
-        const FIELD: &str = "tagged fields";
-        for _ in 0..self.varint(FIELD)? {
-            let tag = self.varint(FIELD)?;
-            let size = self.varint(FIELD)?;
-            each(tag, self.take(size as usize, FIELD)?);
-        }
-        Ok(())
     }
 }
 

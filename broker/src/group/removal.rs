@@ -15,8 +15,9 @@ use super::GroupError;
 use super::coordinator::{Answer, GroupCoordinator, Slot};
 use super::expiry::Retention;
 use super::machine::State;
-use super::offsets_topic::{self, Record, Written};
+use super::offsets_topic;
 use super::records::Key;
+use crate::coordinator_log::{Record, Written};
 
 /// Tombstones that are appended, and what is forgotten when they are durable.
 struct Removal {
@@ -109,7 +110,7 @@ impl GroupCoordinator {
                 let since = slot.state_since_ms;
                 let expired = retention.expired(&slot.machine, since, &slot.offsets);
                 let is_last = expired.len() == slot.offsets.len();
-                let whole = is_last && slot.is_deserted();
+                let whole = is_last && slot.is_deserted() && !slot.offsets.has_pending();
                 self.remove(&group, slot, expired, whole)
             });
             let Some(Ok(Some(removal))) = removal else {
@@ -151,7 +152,7 @@ impl GroupCoordinator {
                 let group = group.to_owned();
                 records.push((Key::Group { group }.encode()?, None));
             }
-            offsets_topic::append(&self.catalog, group, self.clock.now_ms(), &records)
+            offsets_topic::append(&self.catalog, group, self.clock.now_ms(), None, &records)
         };
         match append() {
             Ok(written) => Ok(Some(Removal {
@@ -187,6 +188,7 @@ impl GroupCoordinator {
         let offsets = removal.written.offsets.clone();
         let end = offsets.end;
         removal.written.wait().await.map_err(|error| {
+            let error = GroupError::from(error);
             error.log(group, "the removal of a group's records is not durable");
             error.code()
         })?;
@@ -206,11 +208,11 @@ impl GroupCoordinator {
 
 fn all_partitions(slot: &Slot) -> Vec<(String, i32)> {
     let topics = slot.offsets.topics();
-    topics
-        .flat_map(|(topic, partitions)| {
-            partitions.map(move |(partition, _)| (topic.to_owned(), partition))
-        })
-        .collect()
+    let committed = topics.flat_map(|(topic, partitions)| {
+        partitions.map(move |(partition, _)| (topic.to_owned(), partition))
+    });
+    let all: BTreeSet<_> = committed.chain(slot.offsets.pending()).collect();
+    all.into_iter().collect()
 }
 
 /// Looks for expired offsets every `interval`, until the coordinator is gone.

@@ -7,6 +7,7 @@ use futures_util::future::select_all;
 use inference::stream_log::{Error, Event, Header, InputRecord, Positions, Task};
 use storage::batch::{self, Batch};
 use storage::partition_log::{Fetched, Offsets, Read};
+use storage::producer_state::AbortedTransaction;
 use storage::{Offset, PartitionLog};
 use tokio::sync::{Notify, watch};
 
@@ -228,7 +229,7 @@ fn interpret(
         Ok(fetched) if fetched.records.is_empty() => Ok(None),
         Ok(fetched) => {
             let read_bytes = fetched.records.len();
-            let (next, opened_bytes) = push_events(wanted, fetched.records, events)?;
+            let (next, opened_bytes) = push_events(wanted, fetched, events)?;
             Ok(Some((next, read_bytes.max(opened_bytes))))
         }
         Err(storage::Error::NotReadable) => Ok(None),
@@ -265,10 +266,11 @@ fn interpret(
 /// Returns the new position, and what the batches have come to in memory, about.
 fn push_events(
     wanted: &Wanted,
-    mut bytes: Bytes,
+    fetched: Fetched,
     events: &mut Vec<Event>,
 ) -> Result<(Offset, usize), Error> {
     let Wanted { task, input, .. } = *wanted;
+    let (mut bytes, aborted) = (fetched.records, fetched.aborted);
     let mut next = wanted.next;
     let mut records = Vec::new();
     let mut opened_bytes = 0;
@@ -279,13 +281,13 @@ fn push_events(
                 wanted.topic
             ))
         })?;
-        let (size, end, control) = (
+        let (size, end, passed_over) = (
             header.size_in_bytes(),
             header.last_offset() + 1,
-            header.is_control(),
+            header.is_control() || is_aborted(&header, &aborted),
         );
         let batch = bytes.split_to(size);
-        if !control {
+        if !passed_over {
             let opened = batch::Opened::open(&batch, MAX_BATCH_BYTES);
             match opened.and_then(|opened| opened.check().map(|()| opened)) {
                 Ok(opened) => {
@@ -343,6 +345,16 @@ fn push_events(
         });
     }
     Ok((next, opened_bytes))
+}
+
+/// A batch is part of a transaction that was aborted.
+fn is_aborted(batch: &Batch<'_>, aborted: &[AbortedTransaction]) -> bool {
+    let (producer_id, offset) = (batch.producer_id(), batch.base_offset());
+    batch.is_transactional()
+        && aborted.iter().any(|transaction| {
+            transaction.producer_id == producer_id
+                && (transaction.first_offset..transaction.last_offset).contains(&offset)
+        })
 }
 
 fn weight(record: &batch::Record) -> usize {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use storage::LogDir;
 use storage::disk::{Disk, RealDisk};
@@ -10,16 +11,19 @@ use storage::reserved_disk::ReservedDisk;
 use tokio::sync::{Semaphore, watch};
 
 use crate::Broker;
+use crate::broker::Settings;
 use crate::catalog::{CATALOG_TOPIC, Catalog, CatalogError, NewTopic, TopicKind};
 use crate::cleaner_config::CleanerConfig;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, Problem};
+use crate::coordinator_log::LogError;
 use crate::fetch_session::FetchSessions;
 use crate::group::offsets_topic::OFFSETS_TOPIC;
 use crate::group::{GroupCoordinator, GroupError};
 use crate::memory_budget::Budgets;
 use crate::model_topics::{self, Registry, Setup};
 use crate::producer_ids::ProducerIds;
+use crate::transaction::{Limits, Parts, TransactionCoordinator};
 
 /// What is written on a full disk, too: deletions of topics, and of groups' offsets with them.
 const ESSENTIAL_TOPICS: &[&str] = &[CATALOG_TOPIC, OFFSETS_TOPIC];
@@ -47,6 +51,9 @@ pub enum OpenError {
     /// Consumer groups.
     #[error("groups: {0}")]
     Groups(#[from] GroupError),
+    /// Transactions.
+    #[error("transactions: {0}")]
+    Transactions(LogError),
     /// Model topics.
     #[error(transparent)]
     ModelTopics(#[from] model_topics::StartError),
@@ -143,6 +150,20 @@ async fn open_broker(
         }
     };
     groups.set_read_only_groups(model_topics.clone());
+    let transactions = TransactionCoordinator::open(Parts {
+        catalog: catalog.clone(),
+        groups: groups.clone(),
+        producer_ids: Arc::new(ProducerIds::new(catalog.clone())),
+        clock: clock.clone(),
+        limits: transaction_limits(&settings),
+    });
+    let transactions = match transactions.await {
+        Ok(transactions) => transactions,
+        Err(error) => {
+            model_topics.stop().await;
+            return Err(OpenError::Transactions(error));
+        }
+    };
     let fetch_sessions = FetchSessions::new(
         settings.max_incremental_fetch_session_cache_slots,
         settings.min_incremental_fetch_session_eviction_ms,
@@ -176,13 +197,28 @@ async fn open_broker(
         settings,
         groups,
         fetch_sessions,
-        producer_ids: Arc::new(ProducerIds::new(catalog.clone())),
+        transactions,
         model_topics,
         catalog,
         disk: Arc::clone(disk),
         shutdown,
         clock,
     }))
+}
+
+fn transaction_limits(settings: &Settings) -> Limits {
+    let expiration_ms = i64::try_from(settings.transactional_id_expiration_ms);
+    Limits {
+        state_log_partitions: settings.transaction_state_log_num_partitions,
+        max_timeout_ms: settings.transaction_max_timeout_ms,
+        expiration_ms: expiration_ms.unwrap_or(i64::MAX),
+        time_out_interval: Duration::from_millis(
+            settings.transaction_abort_timed_out_transaction_cleanup_interval_ms,
+        ),
+        expiration_interval: Duration::from_millis(
+            settings.transaction_remove_expired_transaction_cleanup_interval_ms,
+        ),
+    }
 }
 
 /// Creates the topics of the configuration that do not exist.

@@ -4,11 +4,7 @@ use std::sync::Arc;
 use broker::api::init_producer_id;
 use broker::producer_ids::ProducerIds;
 use futures_util::future::join_all;
-use kafka_protocol::ResponseError;
-use kafka_protocol::messages::{
-    InitProducerIdRequest, InitProducerIdResponse, ProducerId, TransactionalId,
-};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse};
 
 use crate::support::{TestBroker, answer, idempotent};
 
@@ -33,20 +29,6 @@ async fn ids_are_new_even_for_a_producer_that_has_one() {
         .produce("t", idempotent((second.producer_id.0, 0), 0, &["a"]))
         .await;
     assert_eq!((stored.error_code, stored.base_offset), (0, 0));
-}
-
-#[tokio::test]
-async fn a_transactional_id_is_refused() {
-    let test = TestBroker::start().await;
-    let id = TransactionalId(StrBytes::from_static_str("tx"));
-    let refused = init(
-        &test,
-        InitProducerIdRequest::default().with_transactional_id(Some(id)),
-    )
-    .await;
-    let expected = ResponseError::TransactionalIdAuthorizationFailed.code();
-    assert_eq!(refused.error_code, expected);
-    assert_eq!(refused.producer_id, ProducerId(-1));
 }
 
 #[tokio::test]

@@ -275,22 +275,25 @@ async fn topics_that_the_broker_writes_are_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn transactions_are_refused_for_good() {
+async fn a_transactional_batch_needs_a_transactional_id_that_has_its_producer() {
     let test = TestBroker::start().await;
     test.create("t", 1).await;
-    let refusal = Some(ResponseError::TransactionalIdAuthorizationFailed);
-    let request = produce_request("t", 0, Some(batch(&["a"])))
-        .with_transactional_id(Some(TransactionalId(StrBytes::from_static_str("tx"))));
-    let reply = produce::handle(&test.context(PRODUCE_BY_NAME), request).await;
-    assert_eq!(code(&only_produced(answer(reply).await)), refusal);
-
     let transactional = 0x10_i16.to_be_bytes();
     let transactional = altered(
         &idempotent((1, 0), 0, &["a"]),
         layout::ATTRIBUTES,
         &transactional,
     );
-    assert_eq!(code(&test.produce("t", transactional).await), refusal);
+    let refusal = Some(ResponseError::TransactionalIdAuthorizationFailed);
+    assert_eq!(
+        code(&test.produce("t", transactional.clone()).await),
+        refusal
+    );
+    let request = produce_request("t", 0, Some(transactional))
+        .with_transactional_id(Some(TransactionalId(StrBytes::from_static_str("tx"))));
+    let reply = produce::handle(&test.context(PRODUCE_BY_NAME), request).await;
+    let refusal = Some(ResponseError::InvalidProducerIdMapping);
+    assert_eq!(code(&only_produced(answer(reply).await)), refusal);
     assert_eq!(test.fetch("t", 0).await.high_watermark, 0);
 }
 

@@ -7,7 +7,7 @@ use broker::clock::SystemClock;
 use broker::config::Config;
 use broker::group::machine::{Committer, JoinRequest, Protocol, State};
 use broker::group::records::OffsetCommitValue;
-use broker::group::{Answer, GroupCoordinator, NewOffset, ReadOnlyGroups};
+use broker::group::{Answer, Fetched, FetchedOffset, GroupCoordinator, NewOffset, ReadOnlyGroups};
 use kafka_protocol::ResponseError;
 use storage::LogDir;
 use storage::disk::RealDisk;
@@ -56,18 +56,21 @@ async fn positions_are_fetched_but_neither_joined_nor_committed() {
     let folder = TempDir::new().expect("a folder");
     let groups = coordinator(&folder).await;
     groups.set_read_only_groups(Arc::new(Positions));
-    let offsets = |fetched: Vec<(i32, Option<OffsetCommitValue>)>| -> Vec<(i32, Option<i64>)> {
-        fetched
-            .into_iter()
-            .map(|(at, value)| (at, value.map(|value| value.offset)))
-            .collect()
+    let offset = |fetched| match fetched {
+        Fetched::Committed(value) => Some(value.offset),
+        Fetched::Nothing => None,
+        Fetched::Unstable => panic!("positions are stable"),
     };
-    let some = groups.fetch_offsets("model", "in", &[0, 1, 2]);
+    let offsets = |fetched: Vec<FetchedOffset>| -> Vec<(i32, Option<i64>)> {
+        let fetched = fetched.into_iter();
+        fetched.map(|(at, it)| (at, offset(it))).collect()
+    };
+    let some = groups.fetch_offsets("model", "in", &[0, 1, 2], true);
     assert_eq!(offsets(some), [(0, Some(7)), (1, None), (2, Some(9))]);
-    let all = groups.fetch_all_offsets("model");
+    let all = groups.fetch_all_offsets("model", true);
     assert_eq!(all.len(), 1);
     assert_eq!(all[0].0, "in");
-    assert_eq!(groups.fetch_all_offsets("other"), []);
+    assert_eq!(groups.fetch_all_offsets("other", true), []);
 
     let join = |groups: &GroupCoordinator| JoinRequest {
         ticket: groups.next_ticket(),
@@ -147,5 +150,5 @@ async fn positions_are_listed_and_described_but_not_deleted() {
         panic!("a model topic's positions are being deleted");
     };
     assert_eq!(deleted, Err(refused));
-    assert_eq!(groups.fetch_all_offsets("model").len(), 1);
+    assert_eq!(groups.fetch_all_offsets("model", true).len(), 1);
 }

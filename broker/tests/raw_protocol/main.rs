@@ -8,6 +8,7 @@ mod group_apis;
 mod log_apis;
 mod other_apis;
 mod rules;
+mod transactions;
 
 use std::ops::RangeInclusive;
 

@@ -60,7 +60,15 @@ fn api_versions_answers_every_version_from_the_table() {
         assert_eq!(names, expected, "v{version}");
         if version >= 3 {
             assert_eq!(response.finalized_features_epoch, 0);
-            assert!(response.finalized_features.is_empty());
+            let [finalized] = response.finalized_features.as_slice() else {
+                panic!("{:?}", response.finalized_features);
+            };
+            // Without it Java clients do not use transactions as KIP-890 has them.
+            assert_eq!(&*finalized.name, "transaction.version");
+            assert_eq!(
+                (finalized.min_version_level, finalized.max_version_level),
+                (2, 2)
+            );
         }
     }
     served.stop();
@@ -85,6 +93,13 @@ fn the_surface_of_this_release_is_served() {
         (CreateTopics, 2, 7),
         (DeleteTopics, 1, 6),
         (InitProducerId, 0, 5),
+        (AddPartitionsToTxn, 0, 5),
+        (AddOffsetsToTxn, 0, 4),
+        (EndTxn, 0, 5),
+        (TxnOffsetCommit, 0, 5),
+        (WriteTxnMarkers, 1, 1),
+        (DescribeTransactions, 0, 0),
+        (ListTransactions, 0, 2),
         (DescribeConfigs, 1, 4),
         (DescribeCluster, 0, 2),
         (GetTelemetrySubscriptions, 0, 0),

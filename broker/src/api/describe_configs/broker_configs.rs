@@ -214,6 +214,42 @@ const SETTINGS: &[Entry] = &[
         |s| s.socket_request_max_bytes.to_string(),
         "The largest request, bytes. A larger one closes the connection.",
     ),
+    (
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms",
+        Type::Int,
+        |s| {
+            s.transaction_abort_timed_out_transaction_cleanup_interval_ms
+                .to_string()
+        },
+        "How often transactions are looked for that have been open for longer than their timeout, milliseconds.",
+    ),
+    (
+        "transaction.max.timeout.ms",
+        Type::Int,
+        |s| s.transaction_max_timeout_ms.to_string(),
+        "The longest transaction.timeout.ms that a producer may ask for, milliseconds.",
+    ),
+    (
+        "transaction.remove.expired.transaction.cleanup.interval.ms",
+        Type::Int,
+        |s| {
+            s.transaction_remove_expired_transaction_cleanup_interval_ms
+                .to_string()
+        },
+        "How often transactional ids that have expired are looked for, milliseconds.",
+    ),
+    (
+        "transaction.state.log.num.partitions",
+        Type::Int,
+        |s| s.transaction_state_log_num_partitions.to_string(),
+        "Partitions of __transaction_state, which is created at its first use.",
+    ),
+    (
+        "transactional.id.expiration.ms",
+        Type::Int,
+        |s| s.transactional_id_expiration_ms.to_string(),
+        "A transactional id that nobody has used for this long is forgotten, milliseconds.",
+    ),
 ];
 
 /// What may be set.

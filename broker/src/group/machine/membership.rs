@@ -136,6 +136,32 @@ impl Group {
         }
     }
 
+    /// Whether offsets may be committed for this group in a transaction. Old clients say nothing of
+    /// themselves; who does has to be a member. Unlike [`Group::check_commit`] it is no heartbeat, and
+    /// may come while the group rebalances (KIP-447).
+    pub fn check_transactional_commit(
+        &self,
+        committer: Committer<'_>,
+    ) -> Result<(), ResponseError> {
+        let Committer {
+            member_id,
+            instance_id,
+            generation,
+        } = committer;
+        if self.state == State::Dead {
+            return Err(ResponseError::CoordinatorNotAvailable);
+        }
+        let says_nothing = generation < 0 && member_id.is_empty() && instance_id.is_none();
+        if says_nothing || (generation < 0 && self.state == State::Empty) {
+            return Ok(());
+        }
+        self.check_member(member_id, instance_id)?;
+        if generation != self.generation {
+            return Err(ResponseError::IllegalGeneration);
+        }
+        Ok(())
+    }
+
     /// The time asked for by [`Effect::WakeAt`] has come. Too early a call does nothing.
     pub fn tick(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         if self.state == State::Dead || self.wake_at.is_none_or(|at| now < at) {
