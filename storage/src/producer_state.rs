@@ -12,7 +12,8 @@
 //!   given time has passed since its last append. The broker's clock at the append counts, not the
 //!   records' timestamps: a producer that copies old records is not an old producer;
 //! - a producer's transaction is open from its first transactional batch to the marker that ends it.
-//!   Meanwhile the producer's other batches are refused, and it is not forgotten. A marker is refused
+//!   Meanwhile the producer's other batches are refused, and it is not forgotten. A batch of a
+//!   transaction that has ended is no duplicate: it would be acknowledged, and not be there. A marker is refused
 //!   where its epoch, or that of the coordinator which sends it, is older than one that was seen; its
 //!   epoch counts as the producer's from then on (KIP-890).
 //!
@@ -108,6 +109,13 @@ impl Producer {
             current_txn_first_offset: None,
             last_marker: None,
         }
+    }
+
+    /// A transactional batch is of a transaction that has ended: whoever repeats it, because there was no
+    /// answer, means the one that is open.
+    fn has_ended(&self, batch: &Appended) -> bool {
+        self.current_txn_first_offset
+            .is_none_or(|first| batch.last_offset < first)
     }
 
     fn active(&self, producer_id: i64) -> ActiveProducer {
@@ -249,7 +257,9 @@ impl ProducerState {
         let mut last = NONE as i32;
         let first = batch.base_sequence();
         if epoch == producer.epoch {
-            if let Some(earlier) = producer.duplicate_of(first, batch.last_sequence()) {
+            if let Some(earlier) = producer.duplicate_of(first, batch.last_sequence())
+                && !(batch.is_transactional() && producer.has_ended(earlier))
+            {
                 return Ok(Decision::Duplicate {
                     base_offset: earlier.base_offset(),
                     last_offset: earlier.last_offset,

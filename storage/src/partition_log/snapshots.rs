@@ -103,10 +103,8 @@ impl Snapshots {
         mut aborted: impl FnMut(&Segment, &AbortedTransaction) -> Result<()>,
     ) -> Result<ProducerState> {
         let Restore { segments, end, .. } = what;
-        let start = segments.first().map_or(0, |segment| segment.base_offset());
         let newest = what.unclean_from.unwrap_or(end).min(end);
-        let (mut producers, snapshot_offset) = self.newest(newest)?.unwrap_or_default();
-        let from = snapshot_offset.max(start);
+        let (mut producers, from) = self.begin(segments, newest)?;
         let recent = |last: i64| what.now_ms.saturating_sub(last) < LOOK_BACK_MS;
         if what.unclean_from.is_some() && producers.last_append_ms().is_some_and(recent) {
             let mut earlier = ProducerState::new();
@@ -126,11 +124,9 @@ impl Snapshots {
             now_ms: what.now_ms,
         };
         walk.replay(&mut producers, &mut aborted)?;
-        if newest < end
-            && let Some((newer, _)) = self.newest(end)?
-        {
+        if newest < end {
             // All that a producer has appended may be deleted.
-            producers.add_missing(newer);
+            producers.add_missing(self.begin(segments, end)?.0);
         }
         Ok(producers)
     }
@@ -141,10 +137,7 @@ impl Snapshots {
         // The walk that brings the state back finds those behind.
         let from = match what.unclean_from {
             None => what.end,
-            Some(point) => {
-                let newest = self.newest(point.min(what.end))?;
-                newest.map_or(0, |(_, offset)| offset)
-            }
+            Some(point) => self.begin(what.segments, point.min(what.end))?.1,
         };
         let kept = kept_aborted(what, from)?;
         let mut found: BTreeMap<Offset, Vec<AbortedTransaction>> = BTreeMap::new();
@@ -179,6 +172,17 @@ impl Snapshots {
             segment.replace_aborted(keep, &found, segment.base_offset() < point)?;
         }
         Ok(producers)
+    }
+
+    /// Where a walk begins that brings the state back, from a snapshot at or below `end`, and the state
+    /// there.
+    fn begin(&self, segments: &[Arc<Segment>], end: Offset) -> Result<(ProducerState, Offset)> {
+        let start = segments.first().map_or(0, |segment| segment.base_offset());
+        let newest = self.newest(end)?;
+        // What came after an older one is deleted: transactions may have ended there, and producers have
+        // gone on.
+        let newest = newest.filter(|(_, offset)| *offset >= start);
+        Ok(newest.unwrap_or((ProducerState::new(), start)))
     }
 
     /// The newest sound snapshot at or below `end`.
