@@ -1,5 +1,5 @@
-//! ListTransactions (66), versions 0 to 2: transactional ids, by state, producer, how long their
-//! transaction has been open (from version 1 on, KIP-994), and a pattern that all of the id has to match
+//! ListTransactions (66), versions 0 to 2: transactional ids, by state, producer, how long ago
+//! their transaction was begun (from version 1 on, KIP-994), and a pattern that all of the id has to match
 //! (from version 2 on, KIP-1152). A pattern that is none is INVALID_REGULAR_EXPRESSION.
 
 use std::ops::RangeInclusive;
@@ -46,10 +46,8 @@ pub async fn handle(
         let by_state = request.state_filters.is_empty() || known.contains(&&state);
         let by_producer =
             producer_ids.is_empty() || producer_ids.iter().any(|it| it.0 == listed.producer_id);
-        let by_duration = request.duration_filter < 0
-            || listed
-                .open_for_ms
-                .is_some_and(|ms| ms > request.duration_filter);
+        let by_duration =
+            request.duration_filter < 0 || listed.since_start_ms > request.duration_filter;
         let by_pattern = pattern
             .as_ref()
             .is_none_or(|pattern| pattern.is_match(&listed.transactional_id));

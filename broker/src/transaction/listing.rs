@@ -14,8 +14,9 @@ pub struct Listed {
     pub producer_id: i64,
     /// What it is at.
     pub state: State,
-    /// How long its transaction has been open, milliseconds; `None` where none is.
-    pub open_for_ms: Option<i64>,
+    /// Since its last transaction was begun, milliseconds; since the epoch where none ever was, as in
+    /// Kafka.
+    pub since_start_ms: i64,
 }
 
 impl TransactionCoordinator {
@@ -26,12 +27,11 @@ impl TransactionCoordinator {
         let listed = self.every_id().into_iter().map(|(id, slot)| {
             let slot = lock(&slot);
             let stored = &slot.machine.stored;
-            let is_open = stored.state == State::Ongoing;
             let listed = Listed {
                 transactional_id: id.clone(),
                 producer_id: stored.producer_id,
                 state: stored.state,
-                open_for_ms: is_open.then(|| now_ms.saturating_sub(stored.start_ms)),
+                since_start_ms: now_ms.saturating_sub(stored.start_ms),
             };
             (id.clone(), listed)
         });
