@@ -1,11 +1,16 @@
 //! The command line. What can be refused from the arguments alone is refused here, by clap, with
 //! exit code 2.
 
+mod values;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, Parser, Subcommand};
+
+pub use values::{Acks, Compression, From, Isolation, written};
+use values::{key_value, not_negative, positive, size};
 
 /// Puts load on a Kafka broker and measures it.
 ///
@@ -93,6 +98,9 @@ pub struct EndToEnd {
     /// Consumers, each a client of its own with its part of the partitions.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub consumers: u16,
+    /// Whether to read what transactions that are open or were aborted have written.
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = Isolation::Committed)]
+    pub isolation_level: Isolation,
     #[command(flatten)]
     pub output: Output,
 }
@@ -206,6 +214,13 @@ pub struct Producing {
     /// queue takes (100,000, or 1 GiB).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub in_flight: Option<u32>,
+    /// Produce in transactions: what the producers' transactional ids begin with; a number follows.
+    #[arg(long, value_name = "PREFIX", value_parser = NonEmptyStringValueParser::new())]
+    pub transactional_id: Option<String>,
+    /// With --transactional-id: commit a transaction this long after it began, in milliseconds
+    /// [default: 3000].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=600_000))]
+    pub transaction_duration_ms: Option<u32>,
 }
 
 /// Who consumes.
@@ -226,6 +241,9 @@ pub struct Consuming {
     /// nothing.
     #[arg(long)]
     pub assign: bool,
+    /// Whether to read what transactions that are open or were aborted have written.
+    #[arg(long, value_name = "LEVEL", value_enum, default_value_t = Isolation::Committed)]
+    pub isolation_level: Isolation,
 }
 
 /// What is shown and written.
@@ -243,38 +261,6 @@ pub struct Output {
     pub plot: Option<PathBuf>,
 }
 
-/// Where a consumer starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[expect(missing_docs, reason = "named as in Kafka")]
-pub enum From {
-    Earliest,
-    Latest,
-}
-
-/// Kafka's `acks`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Acks {
-    /// None: a record counts as delivered when it is sent.
-    #[value(name = "0")]
-    Zero,
-    /// The leader's.
-    #[value(name = "1")]
-    One,
-    /// Those of all replicas in sync.
-    All,
-}
-
-/// Kafka's `compression.type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[expect(missing_docs, reason = "named as in Kafka")]
-pub enum Compression {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
-}
-
 impl Bounds {
     /// `--seconds`, or 10 where no bound is given.
     pub fn seconds_or_default(&self) -> Option<f64> {
@@ -288,34 +274,6 @@ impl Load {
     pub fn between(&self) -> Duration {
         let seconds = self.rate.map_or(0.0, |rate| 2.0 / rate);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX / 2)
-    }
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("is not of the form key=value".to_owned()),
-    }
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    match text.parse::<ByteSize>()?.as_u64() {
-        0 => Err("must be at least one byte".to_owned()),
-        size => Ok(size),
-    }
-}
-
-fn positive(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(number) if number > 0.0 && number <= 1e9 => Ok(number),
-        _ => Err("must be a number above 0, up to 10^9".to_owned()),
-    }
-}
-
-fn not_negative(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(number) if (0.0..=1e9).contains(&number) => Ok(number),
-        _ => Err("must be a number from 0 to 10^9".to_owned()),
     }
 }
 

@@ -107,7 +107,8 @@ impl Groups {
             let group = Arc::new(Group::new(until.records, until.bytes));
             groups.groups.push(Arc::clone(&group));
             let name = format!("{}-{number}", consuming.group);
-            let config = settings::consumer(target, (!consuming.assign).then_some(&name));
+            let group_id = (!consuming.assign).then_some(name.as_str());
+            let config = settings::consumer(target, group_id, consuming.isolation_level);
             for index in 0..consumers {
                 let client: BaseConsumer = settings::create(&config, DefaultConsumerContext)?;
                 if index == 0 && !consuming.assign {

@@ -16,13 +16,15 @@ use crate::flights::{Arrival, Flights};
 use crate::meter::{Lane, latencies};
 use crate::pacing::Schedule;
 use crate::payload::Payloads;
-use crate::producer::{DIGITS, Due, Producer, deadline_us, decimal};
+use crate::producer::{Due, Producer};
 use crate::progress::Progress;
 use crate::reader::Reader;
 use crate::report::Arrivals;
 use crate::run::{Measured, Run, Shared};
 use crate::settings;
+use crate::share::{DIGITS, deadline_us, decimal};
 use crate::topic::Topic;
+use crate::transactions::check_properties;
 
 /// How long a consumer waits before it looks whether all have arrived.
 const LOOK: Duration = Duration::from_millis(20);
@@ -37,6 +39,7 @@ const GRACE: Duration = Duration::from_secs(3);
 /// Runs it.
 pub fn run(arguments: &EndToEnd, payloads: Payloads) -> Result<(Measured, Arrivals)> {
     let target = &arguments.target;
+    check_properties(target)?;
     let patience = settings::patience(arguments.bounds.timeout_seconds);
     let input = Topic::prepare(target, patience)?;
     let output = match &arguments.output_topic {
@@ -48,14 +51,15 @@ pub fn run(arguments: &EndToEnd, payloads: Payloads) -> Result<(Measured, Arriva
 
     let mut run = Run::new();
     let shared = Arc::clone(run.shared());
-    let config = settings::producer(target, &arguments.load, arguments.linger_ms, None)?;
+    let config = settings::producer(target, &arguments.load, arguments.linger_ms, None, None)?;
     let lane = run.producer_lane();
     let producer = Producer::connect(&config, &shared, lane, &input.name, patience)?;
-    let offsets = output.start(target, From::Latest, patience)?;
+    let isolation = arguments.isolation_level;
+    let offsets = output.start(target, From::Latest, isolation, patience)?;
     run.begin(seconds_to_us(arguments.load.warmup_seconds));
 
     let sky = Arc::new(Sky::default());
-    let mut config = settings::consumer(target, None);
+    let mut config = settings::consumer(target, None, isolation);
     config.set("fetch.min.bytes", "1");
     for index in 0..consumers {
         let client: BaseConsumer = settings::create(&config, DefaultConsumerContext)?;

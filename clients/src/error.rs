@@ -13,6 +13,12 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     #[error("{0}")]
     Arguments(&'static str),
+    #[error("{option} {value}: {reason}")]
+    Value {
+        option: &'static str,
+        value: String,
+        reason: &'static str,
+    },
     #[error("payload file {}: {source}", path.display())]
     PayloadFile {
         path: PathBuf,
@@ -52,6 +58,12 @@ pub enum Error {
     },
     #[error("{doing}: {source}")]
     Kafka { doing: String, source: KafkaError },
+    #[error("committing transaction {number} of {id:?}: {reason}")]
+    Commit {
+        number: u64,
+        id: String,
+        reason: String,
+    },
     #[error("{doing}: {source}")]
     System {
         doing: String,
@@ -92,6 +104,7 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Arguments(_)
+            | Self::Value { .. }
             | Self::PayloadFile { .. }
             | Self::PayloadFileEmpty { .. }
             | Self::PayloadLine { .. }

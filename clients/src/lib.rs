@@ -1,6 +1,6 @@
 //! `milena-load`: a load generator for Milena and any Kafka, on librdkafka.
 //!
-//! A run has a clock ([`clock`]), workers that produce ([`producer`]), consume ([`consumer`]) or do
+//! A run has a clock ([`clock`]), workers that produce ([`share`]), consume ([`consumer`]) or do
 //! both and compare ([`end_to_end`]), a lane of counts for each of them ([`meter`]), and one loop
 //! that watches them ([`run`]): every run ends, at its bounds or where nothing moves any more.
 //! [`pacing`], [`flights`] and [`payload`] are pure.
@@ -25,5 +25,7 @@ pub mod reader;
 pub mod report;
 pub mod run;
 pub mod settings;
+pub mod share;
 pub mod summary;
 pub mod topic;
+pub mod transactions;

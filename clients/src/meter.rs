@@ -37,10 +37,30 @@ pub struct Counts {
     pub latency: Histogram<u64>,
     /// How much later than due they were handed to librdkafka.
     pub handed_over_late: Histogram<u64>,
+    /// Commits of transactions, where there were any.
+    pub commits: Option<Commits>,
     /// When the first record began, in microseconds since the run did.
     pub began_us: Option<u64>,
-    /// When the last record ended.
+    /// When the last record ended, or its transaction was committed.
     pub ended_us: u64,
+}
+
+/// How long commits of transactions took.
+#[derive(Clone, Debug)]
+pub struct Commits {
+    /// From the call to its return.
+    pub latency: Histogram<u64>,
+    /// The part of it after the last acknowledgement.
+    pub after_acknowledgements: Histogram<u64>,
+}
+
+impl Default for Commits {
+    fn default() -> Self {
+        Self {
+            latency: latencies(),
+            after_acknowledgements: latencies(),
+        }
+    }
 }
 
 impl Default for Counts {
@@ -52,6 +72,7 @@ impl Default for Counts {
             errors: BTreeMap::new(),
             latency: latencies(),
             handed_over_late: latencies(),
+            commits: None,
             began_us: None,
             ended_us: 0,
         }
@@ -91,6 +112,17 @@ impl Counts {
         self.ended_us = self.ended_us.max(now_us);
     }
 
+    /// A transaction was committed at `now_us`, so long after the call and the last acknowledgement.
+    pub fn commit(&mut self, now_us: u64, latency_us: u64, after_acknowledgements_us: u64) {
+        self.moved = true;
+        self.ended_us = self.ended_us.max(now_us);
+        let commits = self.commits.get_or_insert_default();
+        commits.latency.saturating_record(latency_us);
+        commits
+            .after_acknowledgements
+            .saturating_record(after_acknowledgements_us);
+    }
+
     /// A record failed.
     pub fn fail(&mut self, reason: String) {
         *self.errors.entry(reason).or_default() += 1;
@@ -104,19 +136,27 @@ impl Counts {
         for (reason, count) in &other.errors {
             *self.errors.entry(reason.clone()).or_default() += count;
         }
-        for (mine, theirs) in [
-            (&mut self.latency, &other.latency),
-            (&mut self.handed_over_late, &other.handed_over_late),
-        ] {
-            if !theirs.is_empty() {
-                mine.add(theirs).expect("both have the same bounds");
-            }
+        add(&mut self.latency, &other.latency);
+        add(&mut self.handed_over_late, &other.handed_over_late);
+        if let Some(theirs) = &other.commits {
+            let mine = self.commits.get_or_insert_default();
+            add(&mut mine.latency, &theirs.latency);
+            add(
+                &mut mine.after_acknowledgements,
+                &theirs.after_acknowledgements,
+            );
         }
         self.began_us = match (self.began_us, other.began_us) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
         self.ended_us = self.ended_us.max(other.ended_us);
+    }
+}
+
+fn add(mine: &mut Histogram<u64>, theirs: &Histogram<u64>) {
+    if !theirs.is_empty() {
+        mine.add(theirs).expect("both have the same bounds");
     }
 }
 
@@ -157,5 +197,25 @@ mod tests {
             latency.max_us >= LONGEST_US,
             "too long counts as the longest"
         );
+    }
+
+    #[test]
+    fn a_run_ends_with_its_last_commit() {
+        let lane = Lane::default();
+        lane.lock().record(10, 100, 90);
+        lane.lock().commit(150, 60, 50);
+        let mut total = lane.take();
+        assert!(lane.take().commits.is_none(), "none since");
+        lane.lock().commit(400, 200, 10);
+        total.add(&lane.take());
+        assert_eq!((total.records, total.ended_us), (1, 400));
+        let commits = total.commits.unwrap();
+        let latency = percentiles(&commits.latency).unwrap();
+        assert_eq!(
+            (latency.count, latency.min_us, latency.max_us),
+            (2, 60, 200)
+        );
+        let after = percentiles(&commits.after_acknowledgements).unwrap();
+        assert_eq!((after.min_us, after.max_us), (10, 50));
     }
 }

@@ -15,11 +15,13 @@ use crate::clock::seconds_to_us;
 use crate::consumer::{Group, Groups, Until};
 use crate::error::Result;
 use crate::payload::Payloads;
-use crate::producer::{Producer, Share, produce};
+use crate::producer::Producer;
 use crate::progress::Progress;
 use crate::run::{Measured, Run};
-use crate::settings;
+use crate::settings::{self, TRANSACTIONAL_ID};
+use crate::share::{Share, produce};
 use crate::topic::Topic;
+use crate::transactions::Transactional;
 
 /// Runs `produce`.
 pub fn run_produce(arguments: &Produce, payloads: Payloads) -> Result<Measured> {
@@ -67,7 +69,8 @@ pub fn run_consume(arguments: &Consume) -> Result<Measured> {
     let (target, bounds) = (&arguments.target, &arguments.bounds);
     let patience = settings::patience(bounds.timeout_seconds);
     let topic = Topic::prepare(target, patience)?;
-    let offsets = topic.start(target, arguments.from, patience)?;
+    let isolation = arguments.consuming.isolation_level;
+    let offsets = topic.start(target, arguments.from, isolation, patience)?;
     let mut run = Run::new();
     run.begin(0);
     let until = Until {
@@ -99,13 +102,15 @@ struct Both<'a> {
 
 impl Both<'_> {
     fn run(self, payloads: Payloads) -> Result<Measured> {
+        let transactional = Transactional::of(self.target, self.load, self.producing)?;
         let patience = settings::patience(self.bounds.timeout_seconds);
         let topic = Topic::prepare(self.target, patience)?;
         let mut run = Run::new();
-        let producers = self.connect(&mut run, &topic, patience)?;
+        let producers = self.connect(&mut run, &topic, transactional.as_ref(), patience)?;
         let groups = match self.consuming {
             Some(consuming) => {
-                let offsets = topic.start(self.target, From::Latest, patience)?;
+                let isolation = consuming.isolation_level;
+                let offsets = topic.start(self.target, From::Latest, isolation, patience)?;
                 let until = Until::default();
                 let groups =
                     Groups::spawn(&mut run, self.target, consuming, &topic, &offsets, until)?;
@@ -130,9 +135,10 @@ impl Both<'_> {
                 bounds: self.bounds.clone(),
                 load: self.load.clone(),
                 producing: self.producing.clone(),
+                transaction: transactional.as_ref().map(|plan| plan.duration),
             };
             run.spawn(format!("producer {index}"), move || {
-                delivered.by_one_producer(produce(producer, &payloads, &share));
+                delivered.by_one_producer(produce(producer, &payloads, &share)?);
                 Ok(())
             })?;
         }
@@ -141,16 +147,27 @@ impl Both<'_> {
         Ok(run.watch(patience, progress))
     }
 
-    fn connect(&self, run: &mut Run, topic: &Topic, patience: Duration) -> Result<Vec<Producer>> {
+    fn connect(
+        &self,
+        run: &mut Run,
+        topic: &Topic,
+        transactional: Option<&Transactional>,
+        patience: Duration,
+    ) -> Result<Vec<Producer>> {
         let Producing {
             linger_ms,
             in_flight,
             ..
         } = *self.producing;
-        let config = settings::producer(self.target, self.load, linger_ms, in_flight)?;
-        (0..self.producing.producers)
-            .map(|_| {
+        let (target, load) = (self.target, self.load);
+        let config = settings::producer(target, load, linger_ms, in_flight, transactional)?;
+        (1..=self.producing.producers)
+            .map(|number| {
                 let lane = run.producer_lane();
+                let mut config = config.clone();
+                if let Some(plan) = transactional {
+                    config.set(TRANSACTIONAL_ID, plan.id(number));
+                }
                 Producer::connect(&config, run.shared(), lane, &topic.name, patience)
             })
             .collect()

@@ -68,6 +68,18 @@ impl Schedule {
     }
 }
 
+/// Sleeps until that time, not at all where it is past; false where the run was stopped before.
+pub fn sleep_until_us(at_us: u64, shared: &Shared) -> bool {
+    while !shared.stopped() {
+        let now_us = shared.clock.now_us();
+        if now_us >= at_us {
+            return true;
+        }
+        shared.clock.sleep_until_us(at_us.min(now_us + LOOK_US));
+    }
+    false
+}
+
 /// How many of `total` fall to part `index` of `parts`: as even as it gets, the first ones take the
 /// rest.
 pub fn part(total: u64, index: usize, parts: usize) -> u64 {

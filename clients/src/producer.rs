@@ -1,30 +1,30 @@
-//! One producer: sends its part of the load, and waits for every acknowledgement.
+//! One client that produces: hands records over, and takes every acknowledgement.
 //!
 //! Sending and acknowledgements are on two threads. Each record carries the time that its latency
 //! counts from through librdkafka and back, in the pointer that librdkafka keeps for the
 //! application, so that nothing is allocated or looked up for a record. A full queue makes the
 //! sender wait; at a fixed rate the schedule goes on meanwhile.
 
+use std::ffi::CStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::Thread;
 use std::time::Duration;
 
+use rdkafka::bindings::{
+    rd_kafka_commit_transaction, rd_kafka_error_destroy, rd_kafka_error_is_retriable,
+    rd_kafka_error_string,
+};
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 
-use crate::args::{Bounds, Load, Producing};
-use crate::clock::{seconds_to_us, wake_precisely};
 use crate::error::{Error, Result};
-use crate::meter::{Lane, latencies};
-use crate::pacing::{Schedule, part};
-use crate::payload::Payloads;
-use crate::random::Random;
+use crate::meter::Lane;
 use crate::run::Shared;
-use crate::settings;
+use crate::settings::{self, TRANSACTIONAL_ID};
 
 /// How long to wait where librdkafka's queue is full.
 const QUEUE_FULL: Duration = Duration::from_micros(500);
@@ -37,10 +37,12 @@ pub struct Producer {
     shared: Arc<Shared>,
     lane: Arc<Lane>,
     topic: String,
+    transactional_id: Option<String>,
 }
 
 impl Producer {
-    /// Connects.
+    /// Connects. With a transactional id it is then the only producer that has it, and what one before
+    /// has left open is aborted.
     pub fn connect(
         config: &ClientConfig,
         shared: &Arc<Shared>,
@@ -53,6 +55,7 @@ impl Producer {
             lane: Arc::clone(&lane),
             ended: AtomicU64::new(0),
             delivered: AtomicU64::new(0),
+            last_delivered_us: AtomicU64::new(0),
             sender_waits: AtomicBool::new(false),
             sender: std::sync::OnceLock::new(),
         };
@@ -61,17 +64,41 @@ impl Producer {
             .client()
             .fetch_metadata(Some(topic), patience)
             .map_err(Error::kafka(format!("topic {topic:?}")))?;
+        let transactional_id = config.get(TRANSACTIONAL_ID);
+        if let Some(id) = transactional_id {
+            let at = config.get("bootstrap.servers").unwrap_or("?");
+            client
+                .init_transactions(patience)
+                .map_err(Error::kafka(format!("transactional id {id:?} at {at}")))?;
+        }
         Ok(Self {
             client,
             shared: Arc::clone(shared),
             lane,
             topic: topic.to_owned(),
+            transactional_id: transactional_id.map(str::to_owned),
         })
     }
 
     /// Where it counts.
     pub fn lane(&self) -> &Lane {
         &self.lane
+    }
+
+    /// The run that it is part of.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Its transactional id; empty where it has none.
+    pub fn transactional_id(&self) -> &str {
+        self.transactional_id.as_deref().unwrap_or_default()
+    }
+
+    /// When the last acknowledgement came.
+    pub fn last_delivered_us(&self) -> u64 {
+        let deliveries = self.client.context();
+        deliveries.last_delivered_us.load(Ordering::SeqCst)
     }
 
     /// Hands a record over; what its latency counts from, or none where the run was stopped before the
@@ -123,6 +150,42 @@ impl Producer {
         true
     }
 
+    /// Begins a transaction, which takes all that is sent from now on.
+    pub fn begin_transaction(&self) -> Result<()> {
+        self.client
+            .begin_transaction()
+            .map_err(Error::kafka("beginning a transaction"))
+    }
+
+    /// Waits until all that was sent is acknowledged, and the transaction committed; at most for `wait`.
+    pub fn commit_transaction(&self, wait: Duration) -> std::result::Result<(), NotCommitted> {
+        // rdkafka's own is up to 100 ms late: it flushes first, and looks only so often whether all is
+        // acknowledged.
+        let client = self.client.client().native_ptr();
+        // SAFETY: the client is alive as long as `self`.
+        let error = unsafe { rd_kafka_commit_transaction(client, wait.as_millis() as i32) };
+        if error.is_null() {
+            return Ok(());
+        }
+        // SAFETY: the error is ours until it is destroyed, and its text is copied before.
+        unsafe {
+            let not_committed = NotCommitted {
+                reason: CStr::from_ptr(rd_kafka_error_string(error))
+                    .to_string_lossy()
+                    .into_owned(),
+                can_go_on: rd_kafka_error_is_retriable(error) != 0,
+            };
+            rd_kafka_error_destroy(error);
+            Err(not_committed)
+        }
+    }
+
+    /// Aborts the transaction, so that it is in nobody's way; where that doesn't succeed within `wait`, the
+    /// broker does it when its time is over.
+    pub fn abort_transaction(&self, wait: Duration) {
+        let _ = self.client.abort_transaction(wait);
+    }
+
     /// Waits for all `sent` records; how many were delivered. Where the run is stopped, those that are
     /// still on their way fail.
     pub fn finish(self, sent: u64) -> u64 {
@@ -134,6 +197,15 @@ impl Producer {
         drop(self.client);
         deliveries.delivered.load(Ordering::SeqCst)
     }
+}
+
+/// Why a transaction is not committed (yet).
+#[derive(Clone, Debug)]
+pub struct NotCommitted {
+    /// In librdkafka's words.
+    pub reason: String,
+    /// Whether it still may be: the next call goes on where this one has stopped.
+    pub can_go_on: bool,
 }
 
 /// What a record's latency counts from.
@@ -152,6 +224,7 @@ struct Deliveries {
     /// Records that were delivered or failed.
     ended: AtomicU64,
     delivered: AtomicU64,
+    last_delivered_us: AtomicU64,
     sender_waits: AtomicBool,
     sender: std::sync::OnceLock<Thread>,
 }
@@ -191,6 +264,7 @@ impl ProducerContext for Deliveries {
                 }
                 drop(counts);
                 self.delivered.fetch_add(1, Ordering::Relaxed);
+                self.last_delivered_us.store(now_us, Ordering::SeqCst);
             }
             Err((error, _)) => self.lane.lock().fail(error_name(error)),
         }
@@ -203,163 +277,5 @@ pub fn error_name(error: &KafkaError) -> String {
     match error.rdkafka_error_code() {
         Some(code) => format!("{code:?}"),
         None => error.to_string(),
-    }
-}
-
-/// What one of several producers has to do.
-#[derive(Clone, Debug)]
-pub struct Share {
-    /// Which one it is.
-    pub index: usize,
-    /// Of how many.
-    pub producers: usize,
-    /// The run's bounds; the share is a part of them.
-    pub bounds: Bounds,
-    /// What is sent.
-    pub load: Load,
-    /// How.
-    pub producing: Producing,
-}
-
-/// Sends a producer's share; how many records were delivered.
-pub fn produce(producer: Producer, payloads: &Payloads, share: &Share) -> u64 {
-    let sent = match share.load.rate {
-        Some(rate) => send_on_schedule(&producer, payloads, share, rate),
-        None => send_at_once(&producer, payloads, share),
-    };
-    producer.finish(sent)
-}
-
-/// Up to when records are due, or sent: of the run's clock.
-pub fn deadline_us(bounds: &Bounds, shared: &Shared) -> u64 {
-    let seconds = bounds.seconds_or_default();
-    let after = seconds.map_or(u64::MAX, seconds_to_us);
-    shared.counted_from_us().saturating_add(after)
-}
-
-fn send_on_schedule(producer: &Producer, payloads: &Payloads, share: &Share, rate: f64) -> u64 {
-    wake_precisely();
-    let shared = &producer.shared;
-    producer.lane.begin(shared.counted_from_us());
-    let schedule = Schedule::new(rate, shared.begins_us(), share.index, share.producers);
-    let deadline_us = deadline_us(&share.bounds, shared);
-    let most = share.producing.in_flight.map_or(u64::MAX, u64::from);
-    let mut rest = Rest::of(share, shared);
-    let mut late = latencies();
-    let mut sent = 0;
-    while schedule.due_us(sent) < deadline_us && rest.is_some() {
-        let due_us = schedule.due_us(sent);
-        if !schedule.wait(sent, shared) || !producer.wait_for_room(sent, most) {
-            break;
-        }
-        if !rest.send(producer, payloads, sent, Due::At(due_us)) {
-            break;
-        }
-        sent += 1;
-        if due_us >= shared.counted_from_us() {
-            late.saturating_record(shared.clock.now_us() - due_us);
-        }
-    }
-    producer.lane.lock().handed_over_late = late;
-    sent
-}
-
-fn send_at_once(producer: &Producer, payloads: &Payloads, share: &Share) -> u64 {
-    let shared = &producer.shared;
-    let now_us = shared.clock.now_us();
-    producer.lane.begin(now_us.max(shared.counted_from_us()));
-    let deadline_us = deadline_us(&share.bounds, shared);
-    let most = share.producing.in_flight.map_or(u64::MAX, u64::from);
-    let mut rest = Rest::of(share, shared);
-    let mut sent = 0;
-    while rest.is_some() && !shared.stopped() {
-        if !producer.wait_for_room(sent, most) {
-            break;
-        }
-        // The only look at the clock for a record: it is what costs most here.
-        let now_us = shared.clock.now_us();
-        if now_us >= deadline_us || !rest.send(producer, payloads, sent, Due::AtHandOver(now_us)) {
-            break;
-        }
-        sent += 1;
-    }
-    sent
-}
-
-/// What is left of a share once the warm-up is over, and where its keys come from.
-struct Rest {
-    records: u64,
-    bytes: u64,
-    counted_from_us: u64,
-    keys: Option<u64>,
-    random: Random,
-    first: u64,
-}
-
-impl Rest {
-    fn of(share: &Share, shared: &Shared) -> Self {
-        let of =
-            |total: Option<u64>| total.map_or(u64::MAX, |n| part(n, share.index, share.producers));
-        let index = share.index as u64;
-        Self {
-            records: of(share.bounds.records),
-            bytes: of(share.bounds.bytes),
-            counted_from_us: shared.counted_from_us(),
-            keys: share.producing.keys,
-            random: Random::seeded(share.load.seed ^ (index << 32)),
-            // So that producers do not send the same values at the same time.
-            first: index * 7919,
-        }
-    }
-
-    fn is_some(&self) -> bool {
-        self.records > 0 && self.bytes > 0
-    }
-
-    /// Sends record `n`; false where the run was stopped before.
-    fn send(&mut self, producer: &Producer, payloads: &Payloads, n: u64, due: Due) -> bool {
-        let mut text = [0; DIGITS];
-        let key = self
-            .keys
-            .map(|keys| decimal(self.random.below(keys), &mut text));
-        let value = payloads.get(self.first + n);
-        let Some(due_us) = producer.send(key, value, due) else {
-            return false;
-        };
-        if due_us >= self.counted_from_us {
-            let bytes = value.len() + key.map_or(0, <[u8]>::len);
-            self.records -= 1;
-            self.bytes = self.bytes.saturating_sub(bytes as u64);
-        }
-        true
-    }
-}
-
-/// As many digits as a `u64` has.
-pub const DIGITS: usize = 20;
-
-/// A number in decimal, without an allocation.
-pub fn decimal(mut number: u64, text: &mut [u8; DIGITS]) -> &[u8] {
-    let mut start = DIGITS;
-    loop {
-        start -= 1;
-        text[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &text[start..];
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_written_in_decimal() {
-        for number in [0, 9, 10, 12_345, u64::MAX] {
-            let mut text = [0; DIGITS];
-            assert_eq!(decimal(number, &mut text), number.to_string().as_bytes());
-        }
     }
 }

@@ -28,7 +28,8 @@ pub struct Report {
     pub intervals: Vec<Interval>,
 }
 
-/// One direction of a run, from the first record's start to the last one's end.
+/// One direction of a run, from the first record's start to the last one's end; in transactions, to
+/// the end of the last commit.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Side {
     /// Delivered, or consumed.
@@ -50,6 +51,23 @@ pub struct Side {
     /// this is not small, the generator or its full queue was behind; the latency includes it.
     #[serde(default)]
     pub handed_over_late: Option<Latency>,
+    /// Producing in transactions: their commits.
+    #[serde(default)]
+    pub transactions: Option<Transactions>,
+}
+
+/// The transactions of a run that were committed, those of the warm-up left out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Transactions {
+    /// How many.
+    pub committed: u64,
+    /// How many a second.
+    pub committed_per_second: f64,
+    /// From the call of the commit to its return. The commit first waits for the acknowledgement of
+    /// all records of the transaction.
+    pub commit: Option<Latency>,
+    /// The part of it after the last acknowledgement.
+    pub commit_after_acknowledgements: Option<Latency>,
 }
 
 /// What became of the records of an end-to-end run, those of the warm-up included.

@@ -9,41 +9,38 @@ use std::time::Duration;
 
 use rdkafka::config::{ClientConfig, FromClientConfigAndContext, RDKafkaLogLevel};
 
-use crate::args::{Acks, Compression, Load, Target};
+use crate::args::{Acks, Isolation, Load, Target, written};
 use crate::error::{Error, Result};
+use crate::transactions::Transactional;
+
+/// librdkafka's setting that makes a producer transactional.
+pub const TRANSACTIONAL_ID: &str = "transactional.id";
 
 /// What librdkafka's queue of a producer takes if not told otherwise.
 const QUEUE_MESSAGES: u32 = 100_000;
 /// librdkafka's default for both `message.max.bytes` and `batch.size`.
 const MESSAGE_BYTES: u64 = 1_000_000;
 
-/// A producer's.
+/// librdkafka's default for `transaction.timeout.ms`; here it comes on top of a transaction's time.
+const TRANSACTION_TIMEOUT_MS: u128 = 60_000;
+
+/// A producer's. A transactional one needs a transactional id beside them.
 pub fn producer(
     target: &Target,
     load: &Load,
     linger_ms: f64,
     in_flight: Option<u32>,
+    transactional: Option<&Transactional>,
 ) -> Result<ClientConfig> {
     if load.idempotent && load.acks != Acks::All {
         return Err(Error::Arguments("--idempotent needs --acks all"));
     }
+    let idempotent = load.idempotent || transactional.is_some();
     let mut config = client(target);
-    let acks = match load.acks {
-        Acks::Zero => "0",
-        Acks::One => "1",
-        Acks::All => "all",
-    };
-    let compression = match load.compression {
-        Compression::None => "none",
-        Compression::Gzip => "gzip",
-        Compression::Snappy => "snappy",
-        Compression::Lz4 => "lz4",
-        Compression::Zstd => "zstd",
-    };
     config
-        .set("acks", acks)
-        .set("compression.type", compression)
-        .set("enable.idempotence", load.idempotent.to_string())
+        .set("acks", written(&load.acks))
+        .set("compression.type", written(&load.compression))
+        .set("enable.idempotence", idempotent.to_string())
         .set("linger.ms", linger_ms.to_string())
         .set("batch.size", load.batch_bytes.to_string());
     if load.batch_bytes > MESSAGE_BYTES {
@@ -52,17 +49,22 @@ pub fn producer(
     if let Some(in_flight) = in_flight.filter(|most| *most > QUEUE_MESSAGES) {
         config.set("queue.buffering.max.messages", in_flight.to_string());
     }
+    if let Some(Transactional { duration, .. }) = transactional {
+        let timeout_ms = duration.as_millis() + TRANSACTION_TIMEOUT_MS;
+        config.set("transaction.timeout.ms", timeout_ms.to_string());
+    }
     Ok(overridden(config, target))
 }
 
 /// A consumer's, which commits only where it is in a group.
-pub fn consumer(target: &Target, group: Option<&str>) -> ClientConfig {
+pub fn consumer(target: &Target, group: Option<&str>, isolation: Isolation) -> ClientConfig {
     let mut config = client(target);
     config
         .set("group.id", group.unwrap_or("milena-load"))
         .set("enable.auto.commit", group.is_some().to_string())
         .set("enable.auto.offset.store", group.is_some().to_string())
         .set("auto.offset.reset", "error")
+        .set("isolation.level", written(&isolation))
         .set("fetch.queue.backoff.ms", "1");
     overridden(config, target)
 }

@@ -8,7 +8,7 @@ use indicatif::HumanCount;
 use crate::clock::us_to_seconds;
 use crate::error::Error;
 use crate::meter::{Counts, percentiles};
-use crate::report::{Arrivals, Latency, Report, Side};
+use crate::report::{Arrivals, Latency, Report, Side, Transactions};
 use crate::run::Measured;
 
 /// What a run has measured. Records that failed are a failure of the run, whose reason is then
@@ -77,6 +77,12 @@ fn side(counts: &Counts, latency: Option<Latency>) -> Option<Side> {
         mb_per_second: each_second(counts.bytes as f64 / 1e6),
         latency,
         handed_over_late: percentiles(&counts.handed_over_late),
+        transactions: counts.commits.as_ref().map(|commits| Transactions {
+            committed: commits.latency.len(),
+            committed_per_second: each_second(commits.latency.len() as f64),
+            commit: percentiles(&commits.latency),
+            commit_after_acknowledgements: percentiles(&commits.after_acknowledgements),
+        }),
     })
 }
 
@@ -105,6 +111,15 @@ pub fn text(report: &Report) -> String {
                 HumanCount(side.records_per_second.round() as u64),
                 side.mb_per_second,
             );
+            if let Some(transactions) = &side.transactions {
+                let _ = writeln!(
+                    text,
+                    "{:<11}{} transactions: {:.1}/s",
+                    "committed",
+                    HumanCount(transactions.committed),
+                    transactions.committed_per_second,
+                );
+            }
             if !side.errors.is_empty() {
                 let _ = writeln!(text, "{:<11}{}", "  failed", reasons(&side.errors));
             }
@@ -126,6 +141,7 @@ pub fn text(report: &Report) -> String {
         }
     }
     let produced = report.produced.as_ref();
+    let transactions = produced.and_then(|side| side.transactions.as_ref());
     let rows = [
         (
             "to the acknowledgement",
@@ -135,6 +151,11 @@ pub fn text(report: &Report) -> String {
         (
             "handed over late by",
             produced.and_then(|side| side.handed_over_late.as_ref()),
+        ),
+        ("commit", transactions.and_then(|all| all.commit.as_ref())),
+        (
+            "commit after last ack",
+            transactions.and_then(|all| all.commit_after_acknowledgements.as_ref()),
         ),
     ];
     if rows.iter().any(|(_, latency)| latency.is_some()) {

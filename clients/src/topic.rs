@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, DefaultConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use crate::args::{From, Target};
+use crate::args::{From, Isolation, Target};
 use crate::error::{Error, Result};
 use crate::settings;
 
@@ -24,7 +24,7 @@ pub struct Topic {
 impl Topic {
     /// The topic of the run, created if need be and if `--partitions` is given.
     pub fn prepare(target: &Target, patience: Duration) -> Result<Self> {
-        let client = client(target)?;
+        let client = client(target, Isolation::Committed)?;
         let found = find(&client, target, &target.topic, patience)?;
         let wanted = target.partitions.map(|n| n as usize);
         match (found, wanted) {
@@ -49,18 +49,20 @@ impl Topic {
 
     /// A topic that must be there.
     pub fn existing(target: &Target, name: &str, patience: Duration) -> Result<Self> {
-        let client = client(target)?;
+        let client = client(target, Isolation::Committed)?;
         find(&client, target, name, patience)?.ok_or_else(|| Error::NoTopic {
             topic: name.to_owned(),
             hint: "",
         })
     }
 
-    /// Where a run that starts now starts in each partition: an offset, whatever is written later.
+    /// Where a run that starts now starts in each partition: an offset, whatever is written later. The end
+    /// is where a consumer of that isolation would stop.
     pub fn start(
         &self,
         target: &Target,
         from: From,
+        isolation: Isolation,
         patience: Duration,
     ) -> Result<TopicPartitionList> {
         // ListOffsets takes Kafka's codes for the two ends as if they were timestamps.
@@ -75,7 +77,7 @@ impl Topic {
                 .add_partition_offset(&self.name, partition, end)
                 .map_err(Error::kafka(doing()))?;
         }
-        let offsets = client(target)?
+        let offsets = client(target, isolation)?
             .offsets_for_times(asked, patience)
             .map_err(Error::kafka(doing()))?;
         for element in offsets.elements() {
@@ -115,8 +117,9 @@ impl Topic {
     }
 }
 
-fn client(target: &Target) -> Result<BaseConsumer> {
-    settings::create(&settings::consumer(target, None), DefaultConsumerContext)
+fn client(target: &Target, isolation: Isolation) -> Result<BaseConsumer> {
+    let config = settings::consumer(target, None, isolation);
+    settings::create(&config, DefaultConsumerContext)
 }
 
 fn find(

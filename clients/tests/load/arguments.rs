@@ -43,6 +43,38 @@ fn bad_values_are_refused() {
         ),
         ("consume --topic t --groups 0", "'0' for '--groups"),
         ("consume --topic t --from middle", "'middle' for '--from"),
+        (
+            "consume --topic t --isolation-level serializable",
+            "'serializable' for '--isolation-level",
+        ),
+        (
+            "produce --topic t --transactional-id=",
+            "a value is required for '--transactional-id",
+        ),
+        (
+            "produce --topic t --transactional-id a --transaction-duration-ms 0",
+            "'0' for '--transaction-duration-ms",
+        ),
+        (
+            "produce --topic t --transaction-duration-ms 100",
+            "--transaction-duration-ms 100: there are no transactions without --transactional-id",
+        ),
+        (
+            "produce --topic t --transactional-id a --acks 1",
+            "--acks 1: transactions, which --transactional-id asks for, need --acks all",
+        ),
+        (
+            "mix --topic t --transactional-id a --acks 0",
+            "--acks 0: transactions",
+        ),
+        (
+            "produce --topic t -X transactional.id=a",
+            "-X transactional.id=a: each producer needs an id of its own",
+        ),
+        (
+            "end-to-end --topic t -X transactional.id=a",
+            "-X transactional.id=a: each producer needs an id of its own",
+        ),
     ];
     for (arguments, wanted) in cases {
         let said = refused(arguments);

@@ -4,6 +4,7 @@ mod arguments;
 mod end_to_end;
 mod produce_and_consume;
 mod stall;
+mod transactions;
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};

@@ -9,6 +9,7 @@ mod kafka_tools;
 mod many;
 mod produce;
 mod storm;
+mod transactions;
 
 use anyhow::Context;
 use clients::report::{Latency, Report};
@@ -24,6 +25,7 @@ pub fn all() -> Vec<Box<dyn Scenario>> {
         Box::<bare_loops::BareLoops>::default(),
         Box::<produce::Produce>::default(),
         Box::new(durable::Durable),
+        Box::<transactions::Transactions>::default(),
         Box::<consume::Consume>::default(),
         Box::<end_to_end::EndToEnd>::default(),
         Box::new(storm::Storm),
