@@ -12,6 +12,7 @@ use broker::frame::Frame;
 use broker::group::records::{GroupMetadataValue, Key, OffsetCommitValue};
 use broker::memory_budget::Budgets;
 use broker::router::{self, Outcome};
+use broker::transaction::records::TransactionalIdState;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
@@ -60,13 +61,13 @@ pub fn request(data: &[u8]) {
     let _refused = router::read_only(Bytes::copy_from_slice(data));
 }
 
-/// What lies in `__consumer_offsets`: the first byte says whether it is read as a key, an offset or
-/// a group. What decodes is written again, and reads the same.
+/// What lies in `__consumer_offsets` and `__transaction_state`: the first byte says whether it is read as
+/// a key, an offset, a group or a transaction. What decodes is written again, and reads the same.
 pub fn group_records(data: &[u8]) {
     let Some((kind, data)) = data.split_first() else {
         return;
     };
-    match kind % 3 {
+    match kind % 4 {
         0 => {
             if let Ok(Some(key)) = Key::decode(data)
                 && let Ok(bytes) = key.encode()
@@ -81,11 +82,18 @@ pub fn group_records(data: &[u8]) {
                 assert_eq!(OffsetCommitValue::decode(&bytes), Ok(offset));
             }
         }
-        _ => {
+        2 => {
             if let Ok(group) = GroupMetadataValue::decode(data)
                 && let Ok(bytes) = group.encode()
             {
                 assert_eq!(GroupMetadataValue::decode(&bytes), Ok(group));
+            }
+        }
+        _ => {
+            if let Ok(state) = TransactionalIdState::decode(data)
+                && let Ok(bytes) = state.encode()
+            {
+                assert_eq!(TransactionalIdState::decode(&bytes), Ok(state));
             }
         }
     }

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use broker::group::records::{GroupMetadataValue, Key, MemberMetadata, OffsetCommitValue};
+use broker::transaction::records::{State, TransactionVersion, TransactionalIdState};
 use storage::batch::{Batch, BatchBuilder, Compression, Header, compress, layout};
 use storage::producer_state::ProducerState;
 
@@ -298,6 +299,26 @@ fn group_records() {
         };
         let name = format!("group-{members}");
         seeds.write(&name, &[2], &value.encode().expect("a value"));
+    }
+    for (n, state) in State::ALL.into_iter().enumerate() {
+        let topics = ["payments", "scores"].map(str::to_owned);
+        let partitions = topics
+            .into_iter()
+            .flat_map(|topic| [(topic.clone(), 0), (topic, 3)]);
+        let value = TransactionalIdState {
+            producer_id: 4_000,
+            previous_producer_id: [-1, 3_000][n % 2],
+            next_producer_id: [5_000, -1][n % 2],
+            producer_epoch: 7,
+            timeout_ms: 60_000,
+            state,
+            partitions: partitions.take(n).collect(),
+            last_update_ms: 1_700_000_000_001,
+            start_ms: 1_700_000_000_000,
+            version: [TransactionVersion::V0, TransactionVersion::V2][n % 2],
+        };
+        let name = format!("transaction-{n}");
+        seeds.write(&name, &[3], &value.encode().expect("a value"));
     }
 }
 
