@@ -94,8 +94,9 @@ struct Producer {
     /// Of the newest marker; -1 where none was seen.
     coordinator_epoch: i32,
     current_txn_first_offset: Option<Offset>,
-    /// Where the newest marker is that was seen since the snapshot.
-    last_marker: Option<Offset>,
+    /// Where the newest batch is, of those seen since the snapshot, that was a marker or of another epoch
+    /// than the one before.
+    last_change: Option<Offset>,
 }
 
 impl Producer {
@@ -107,7 +108,7 @@ impl Producer {
             kept: 0,
             coordinator_epoch: NONE as i32,
             current_txn_first_offset: None,
-            last_marker: None,
+            last_change: None,
         }
     }
 
@@ -334,12 +335,13 @@ impl ProducerState {
         if producer.epoch != epoch {
             producer.epoch = epoch;
             producer.kept = 0;
+            producer.last_change = Some(base_offset);
         }
         producer.last_append_ms = append_time_ms;
         // A transaction's marker has a producer and, since KIP-890, the epoch that its next
         // transaction will have, but no sequence.
         if batch.is_control() {
-            producer.last_marker = Some(base_offset);
+            producer.last_change = Some(base_offset);
             let ended = producer.ends_with(batch)?;
             self.open.remove(&ended.offset);
             let next = base_offset.saturating_add(1);
@@ -418,8 +420,8 @@ impl ProducerState {
             let transaction = producer.current_txn_first_offset;
             known &= producer.kept > 0 || before == 0;
             known &= transaction.is_none_or(|first| first < end);
-            // What it has ended is open again.
-            known &= producer.last_marker.is_none_or(|marker| marker < end);
+            // What a marker has ended is open again, and the epoch is what it was.
+            known &= producer.last_change.is_none_or(|change| change < end);
         }
         known
     }

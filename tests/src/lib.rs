@@ -1,10 +1,12 @@
 //! What the integration tests share: the real `milena` binary in a data folder of its own, and
 //! rdkafka clients that talk to it.
 
+pub mod bank;
 pub mod client_matrix;
 pub mod compaction_load;
 pub mod kill_rounds;
 pub mod random;
+pub mod transaction;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,6 +29,25 @@ use tempfile::TempDir;
 
 /// How long anything in a test may take before it counts as hung.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What a consumer is given of transactions: its `isolation.level`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Only committed ones, up to where the oldest open one begins.
+    ReadCommitted,
+    /// All records, whatever becomes of them.
+    ReadUncommitted,
+}
+
+impl Isolation {
+    /// As librdkafka's setting names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReadCommitted => "read_committed",
+            Self::ReadUncommitted => "read_uncommitted",
+        }
+    }
+}
 
 /// The `milena` binary of this build, built first where it is not up to date.
 pub fn binary() -> &'static Path {
@@ -355,18 +376,39 @@ impl Milena {
         topic: &str,
         from: &BTreeMap<i32, i64>,
     ) -> BTreeMap<i32, Vec<Received>> {
+        self.read_topic_as(Isolation::ReadCommitted, topic, from)
+    }
+
+    /// As [`Milena::read_topic_from`], of open and aborted transactions what the isolation level gives.
+    pub fn read_topic_as(
+        &self,
+        isolation: Isolation,
+        topic: &str,
+        from: &BTreeMap<i32, i64>,
+    ) -> BTreeMap<i32, Vec<Received>> {
         let consumer: BaseConsumer = self.client_with(&[
             ("group.id", "unused"),
             ("enable.auto.commit", "false"),
-            ("isolation.level", "read_committed"),
+            ("isolation.level", isolation.name()),
             ("fetch.wait.max.ms", "50"),
+            // Nothing else says that a log ends in records that are not given out.
+            ("enable.partition.eof", "true"),
         ]);
         read(&consumer, topic, from)
     }
 
-    /// The end offset of each partition.
+    /// The end offset of each partition: what a consumer in read_committed may read up to.
     pub fn ends(&self, topic: &str) -> BTreeMap<i32, i64> {
-        let consumer: BaseConsumer = self.client_with(&[("group.id", "unused")]);
+        self.ends_as(Isolation::ReadCommitted, topic)
+    }
+
+    /// The last stable offset of each partition, or its high watermark.
+    pub fn ends_as(&self, isolation: Isolation, topic: &str) -> BTreeMap<i32, i64> {
+        let settings = [
+            ("group.id", "unused"),
+            ("isolation.level", isolation.name()),
+        ];
+        let consumer: BaseConsumer = self.client_with(&settings);
         ends(&consumer, topic)
     }
 }
@@ -478,8 +520,15 @@ fn read<C: ClientContext + ConsumerContext>(
             );
             continue;
         };
-        let message = message.expect("a record");
         last = Instant::now();
+        let message = match message {
+            // Aborted records and the markers that end transactions are passed over without a message.
+            Err(KafkaError::PartitionEOF(partition)) => {
+                open.remove(&partition);
+                continue;
+            }
+            message => message.expect("a record"),
+        };
         let partition = message.partition();
         if message.offset() + 1 >= ends[&partition] {
             open.remove(&partition);

@@ -119,7 +119,8 @@ fn every_codec_goes_into_a_topic_of_every_compression_type() {
             };
             let idempotent = true;
             for batch in found {
-                assert_eq!(batch, Batch { codec, idempotent }, "{sent} to {stored}");
+                let found = (batch.codec, batch.idempotent);
+                assert_eq!(found, (codec, idempotent), "{sent} to {stored}");
             }
         }
     }

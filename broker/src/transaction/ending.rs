@@ -203,7 +203,8 @@ impl TransactionCoordinator {
         let Some(marker) = marker else { return };
         let mut is_said = false;
         while let Err(error) = self.mark(&marker, &mut left).await {
-            if !is_said {
+            // Closed: the broker stops.
+            if !is_said && !matches!(error, Error::Closed) {
                 tracing::error!(
                     transactional_id, %error,
                     "a transaction's end cannot be written to its partitions: it is tried again"
@@ -271,7 +272,10 @@ impl TransactionCoordinator {
         });
         for (partition, durable) in join_all(waits).await {
             match durable {
-                Ok(()) | Err(Error::Closed) => drop(left.remove(&partition)),
+                Ok(()) => drop(left.remove(&partition)),
+                Err(Error::Closed) if self.log(&partition).is_none() => {
+                    left.remove(&partition);
+                }
                 Err(error) => failed = Some(error),
             }
         }
@@ -290,7 +294,8 @@ impl TransactionCoordinator {
         };
         let appended = match log.append_marker(marker) {
             Ok(appended) => appended,
-            Err(Error::Closed) => return Ok(None),
+            // Or the broker stops, and the next start goes on.
+            Err(Error::Closed) if self.log(partition).is_none() => return Ok(None),
             Err(error @ Error::StaleProducerEpoch { .. }) => {
                 let (topic, partition) = partition;
                 tracing::warn!(topic, partition, %error, "a transaction has ended there before");

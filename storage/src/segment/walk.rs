@@ -94,7 +94,7 @@ impl Segment {
         };
         if first.last_offset >= wanted.limit {
             // The last batches before an open transaction may be compacted.
-            if false && self.has_gaps && first.base_offset >= wanted.limit {
+            if self.has_gaps && first.base_offset >= wanted.limit {
                 return Ok(Found::Records(Bytes::new()));
             }
             // A batch ends at every limit, and the reader asks for what lies before this one.

@@ -1,6 +1,6 @@
 //! Indexes that Milena makes of Kafka's segments, beside Kafka's own.
 //!
-//! They are equal byte for byte, but for one thing: where Kafka opens a segment again it begins to count
+//! Those of aborted transactions are equal byte for byte. So are the others, but for one thing: where Kafka opens a segment again it begins to count
 //! `index.interval.bytes` anew, and it has written the largest timestamp when it closed it. So in a segment
 //! that lived through a restart only what was indexed before is compared; there are no more of these than
 //! there were restarts.
@@ -28,6 +28,22 @@ fn indexes(dir: &Path) -> BTreeMap<String, (i64, Vec<u8>)> {
         if let Some(digits) = digits {
             let base = digits.parse().expect("an offset");
             found.insert(name.to_owned(), (base, fs::read(&path).expect("reads")));
+        }
+    }
+    found
+}
+
+/// The files of a partition's folder that have a suffix: by name, in the order of their offsets.
+pub fn files(dir: &Path, suffix: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).expect("lists the folder") {
+        let path = entry.expect("lists the folder").path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == suffix)
+        {
+            let name = path.file_name().expect("a name").to_string_lossy();
+            found.insert(name.into_owned(), fs::read(&path).expect("reads"));
         }
     }
     found
@@ -111,4 +127,57 @@ fn indexes_made_of_kafkas_segments_are_kafkas() {
     }
     println!("{equal} indexes are equal, {reopened} are of segments that were opened again");
     assert!(equal > 2 * reopened);
+}
+
+/// Opens a folder without what `leave_out` says, after `damage`, and compares what is there then of the
+/// indexes of aborted transactions. Returns how many there are.
+fn compare_aborted(of: &str, leave_out: impl Fn(&Path) -> bool, damage: fn(&mut Vec<u8>)) -> usize {
+    let said = said::partitions(of);
+    let folder = copy(of, leave_out);
+    for partition in &said {
+        let dir = folder
+            .path()
+            .join(format!("{}-{}", partition.topic, partition.number));
+        for (name, mut bytes) in files(&dir, "txnindex") {
+            damage(&mut bytes);
+            fs::write(dir.join(name), bytes).expect("damages");
+        }
+    }
+    let (dir, logs) = open(folder.path(), &said);
+    dir.shutdown().expect("stops");
+    drop((logs, dir));
+    let mut compared = 0;
+    for partition in &said {
+        let name = format!("{}-{}", partition.topic, partition.number);
+        let kafkas = files(&taken().join(of).join("data").join(&name), "txnindex");
+        let ours = files(&folder.path().join(&name), "txnindex");
+        assert_eq!(ours, kafkas, "{name}");
+        compared += kafkas.len();
+    }
+    compared
+}
+
+#[test]
+fn indexes_of_aborted_transactions_are_kafkas() {
+    let ends_with = |path: &Path, ends: &[&str]| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.expect("a name in UTF-8");
+        ends.iter().any(|end| name.ends_with(end))
+    };
+    let (marker, point) = (".kafka_cleanshutdown", "recovery-point-offset-checkpoint");
+    for of in ["stopped", "killed"] {
+        // Made of the batches, with and without snapshots.
+        let batches = [marker, point, ".txnindex", ".snapshot"];
+        let compared = compare_aborted(of, |path| ends_with(path, &batches), |_| {});
+        compare_aborted(of, |path| ends_with(path, &batches[..3]), |_| {});
+        // Kafka's own, and what follows the recovery point.
+        compare_aborted(of, |path| ends_with(path, &[marker]), |_| {});
+        assert!(compared > 2, "{compared} compared");
+    }
+    compare_aborted("stopped", |_| false, |_| {});
+    compare_aborted(
+        "stopped",
+        |_| false,
+        |bytes| bytes.truncate(bytes.len() - 1),
+    );
 }

@@ -12,3 +12,5 @@ mod folders;
 mod indexes;
 mod said;
 mod segments;
+#[path = "../log/transactions/walk.rs"]
+mod walk;

@@ -14,7 +14,9 @@ use storage::partition_log::{Fetched, Read, ReadLimit, TimestampAndOffset, Visib
 use storage::{Error, LogConfig, LogDir, PartitionLog};
 
 use crate::archive::copy;
+use crate::indexes::files;
 use crate::said::{self, Found, Partition, Producer, Record};
+use crate::walk::{Walk, committed};
 
 /// As the topics are configured in tests/java/Segments.java.
 pub fn config(topic: &str) -> LogConfig {
@@ -255,16 +257,21 @@ impl How {
     fn leaves_out(self, path: &Path) -> bool {
         let name = path.file_name().and_then(|name| name.to_str());
         let name = name.expect("a name in UTF-8");
-        let index = name.ends_with("index") && !name.ends_with(".txnindex");
+        // Where that of aborted transactions is missing, none is said to be aborted below a recovery point.
+        let aborted = name.ends_with(".txnindex");
+        let index = name.ends_with("index") && !aborted;
         let marker = name == ".kafka_cleanshutdown";
         let recovery_point = name == "recovery-point-offset-checkpoint";
         match self {
             Self::Clean => false,
             Self::CleanWithoutIndexes => index,
             Self::Unclean => marker,
-            Self::WithoutRecoveryPoint => marker || recovery_point,
+            Self::WithoutRecoveryPoint => marker || recovery_point || aborted,
             Self::WithoutIndexes => marker || index,
-            Self::BatchesAlone => marker || recovery_point || index || name.ends_with(".snapshot"),
+            Self::BatchesAlone => {
+                let snapshot = name.ends_with(".snapshot");
+                marker || recovery_point || index || aborted || snapshot
+            }
         }
     }
 
@@ -281,7 +288,63 @@ fn check(of: &str, how: How) {
     for (log, said) in logs.iter().zip(&said) {
         check_records(log, said, how);
         check_producers(log, said, how);
+        check_transactions(folder.path(), log, said, how);
     }
+}
+
+/// What read_committed readers are told is what Kafka's batches say.
+fn check_transactions(path: &Path, log: &PartitionLog, said: &Partition, how: How) {
+    let place = format!("{} {how:?}", said.topic);
+    let walk = walk(&path.join(format!("{}-{}", said.topic, said.number)));
+    let stable = log.offsets().last_stable_offset;
+    assert_eq!(
+        stable,
+        walk.last_stable_offset(said.start..said.end),
+        "{place}"
+    );
+    let open: Vec<i64> = said
+        .producers
+        .iter()
+        .map(|said| said.transaction_start)
+        .collect();
+    let open = open.into_iter().filter(|start| *start >= 0).min();
+    assert_eq!(stable, open.unwrap_or(said.end), "{place}");
+    let mut next = said.start;
+    while next < stable {
+        let read = log.read(next, 700, true, ReadLimit::LastStableOffset);
+        let fetched = match read.expect("reads") {
+            Read::Warm(fetched) => fetched,
+            Read::Cold(cold) => cold.load().expect("loads"),
+        };
+        let first = batches(&fetched.records).next().expect("a batch");
+        let last = batches(&fetched.records).last().expect("a batch");
+        let end = last.expect("a whole batch").next_offset();
+        let read = first.expect("a whole batch").base_offset()..end;
+        let told = &fetched.aborted;
+        for aborted in told {
+            let marker = (aborted.producer_id, aborted.last_offset);
+            assert!(walk.abort_markers.contains(&marker), "{place}: {aborted:?}");
+        }
+        // Of those that compaction has left nothing of, readers may be told still.
+        let left = walk.aborted_in(next..end);
+        if !config(&said.topic).compact {
+            assert_eq!(*told, left, "{place}, from {next}");
+        }
+        let taken = committed(&fetched.records, told).into_iter();
+        let taken: Vec<_> = taken.map(|batch| batch.base_offset()).collect();
+        assert_eq!(taken, walk.committed_in(read), "{place}");
+        next = end;
+    }
+}
+
+fn walk(partition: &Path) -> Walk {
+    let mut walk = Walk::default();
+    for (_, file) in files(partition, "log") {
+        for batch in batches(&file) {
+            walk.note(&batch.expect("a whole batch"));
+        }
+    }
+    walk
 }
 
 #[test]

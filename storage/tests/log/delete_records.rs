@@ -183,10 +183,19 @@ fn watchers_hear_of_a_later_start() {
 
 #[test]
 fn a_producer_goes_on_where_it_was_after_its_records_were_deleted() {
+    a_producer_goes_on(40, None);
+    // The snapshot that is made then stays, and is older than all that is left.
+    a_producer_goes_on(4, Some(2));
+}
+
+fn a_producer_goes_on(sequences: i32, checkpoint_at: Option<i32>) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut dir = open_dir(folder.path());
     let mut log = open_log(&dir, small_segments());
-    for sequence in 0..40 {
+    for sequence in 0..sequences {
+        if checkpoint_at == Some(sequence) {
+            dir.checkpoint().expect("checkpoints");
+        }
         log.append(&produced(7, 0, sequence, 1)).expect("appends");
     }
     delete(&dir, &log, DeleteTo::HighWatermark).expect("deletes");
@@ -199,9 +208,11 @@ fn a_producer_goes_on_where_it_was_after_its_records_were_deleted() {
             dir = open_dir(folder.path());
             log = open_log(&dir, small_segments());
         }
-        let again = log.append(&produced(7, 0, 39, 1)).expect("is known");
+        let again = log
+            .append(&produced(7, 0, sequences - 1, 1))
+            .expect("is known");
         assert!(
-            again.duplicate && again.base_offset == 39,
+            again.duplicate && again.base_offset == i64::from(sequences) - 1,
             "{restart}: {again:?}"
         );
         let producers = log.active_producers();
@@ -209,18 +220,18 @@ fn a_producer_goes_on_where_it_was_after_its_records_were_deleted() {
         let producer = producers[0];
         assert_eq!(
             (producer.producer_id, producer.epoch, producer.last_sequence),
-            (7, 0, 39)
+            (7, 0, sequences - 1)
         );
     }
     assert!(matches!(
-        log.append(&produced(7, 0, 41, 1)),
+        log.append(&produced(7, 0, sequences + 1, 1)),
         Err(Error::OutOfOrderSequence { .. })
     ));
     assert_eq!(
-        log.append(&produced(7, 0, 40, 1))
+        log.append(&produced(7, 0, sequences, 1))
             .expect("appends")
             .base_offset,
-        40
+        i64::from(sequences)
     );
 }
 

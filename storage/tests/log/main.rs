@@ -19,3 +19,4 @@ mod retention;
 mod rolling;
 mod start;
 mod timestamps;
+mod transactions;

@@ -106,3 +106,31 @@ async fn what_was_synced_survives_and_the_rest_is_a_prefix() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_segment_that_could_not_be_made_does_not_come_back() {
+    let folder = folder_in_memory();
+    let disk = FaultyDisk::over(folder.path());
+    let dir = open_dir_on(Arc::new(disk.clone()), folder.path()).expect("opens the folder");
+    let log = open_log(&dir, small_segments());
+    for number in 0..4 {
+        log.append(&numbered(number * 8, 8)).expect("appends");
+    }
+    dir.checkpoint().expect("checkpoints");
+    disk.fail(failing_creations());
+    assert!(log.append(&numbered(32, 40)).is_err());
+    disk.heal();
+    // It fits into the segment before.
+    log.append(&numbered(32, 1)).expect("appends");
+    assert_eq!(files(folder.path(), "log").len(), 1);
+    log.wait(33, Durability::Disk).await.expect("durable");
+    let image = disk.image();
+    drop((log, dir));
+    for seed in 0..SEEDS {
+        let folder = folder_in_memory();
+        write_tree(&image.tree(Keep::Some(seed)), folder.path()).expect("writes");
+        let dir = open_dir(folder.path());
+        let log = open_log(&dir, small_segments());
+        assert_eq!(log.offsets().log_end_offset, 33, "seed {seed}");
+    }
+}

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use faulty_disk::Random;
 use storage::LogConfig;
-use storage::batch::{BatchBuilder, Compression, Header, layout};
+use storage::batch::{BatchBuilder, Compression, EndMarker, Header, layout};
 use storage::config::{CompressionType, NEVER, TimestampType};
 
 use crate::model::Sent;
@@ -29,9 +29,43 @@ pub fn batch(
     producer: Option<(i64, i16, i32)>,
     keyed: bool,
 ) -> Sent {
+    made(random, number, now_ms, producer, keyed, false)
+}
+
+/// As [`batch`], a part of the producer's transaction.
+pub fn part(
+    random: &mut Random,
+    number: u64,
+    now_ms: i64,
+    producer: (i64, i16, i32),
+    keyed: bool,
+) -> Sent {
+    made(random, number, now_ms, Some(producer), keyed, true)
+}
+
+/// A producer's marker, as of `now_ms`.
+pub fn marker(marker: &EndMarker, now_ms: i64) -> Sent {
+    Sent {
+        bytes: marker.batch(now_ms),
+        times: vec![now_ms],
+        producer: Some((marker.producer_id, marker.producer_epoch, -1)),
+    }
+}
+
+fn made(
+    random: &mut Random,
+    number: u64,
+    now_ms: i64,
+    producer: Option<(i64, i16, i32)>,
+    keyed: bool,
+    transactional: bool,
+) -> Sent {
     let mut batch = BatchBuilder::new(CODECS[random.below(8).min(4) as usize]);
     if let Some((id, epoch, sequence)) = producer {
         batch = batch.producer(id, epoch, sequence);
+    }
+    if transactional {
+        batch = batch.transactional();
     }
     let count = 1 + random.below(6);
     let mut times = Vec::new();

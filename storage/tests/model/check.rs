@@ -5,10 +5,11 @@ use faulty_disk::Random;
 use storage::batch::header::{Batch, batches};
 use storage::batch::records::decode;
 use storage::config::CompressionType;
-use storage::partition_log::{Offsets, Read, ReadLimit, TimestampAndOffset, Visibility};
+use storage::partition_log::{Fetched, Offsets, Read, ReadLimit, TimestampAndOffset, Visibility};
 use storage::{Error, PartitionLog};
 
-use crate::model::{Model, Stored};
+use crate::model::{Model, Stored, Tri};
+use crate::transactions::Transactions;
 
 pub type Outcome = Result<(), String>;
 
@@ -19,9 +20,14 @@ pub fn ensure(holds: bool, what: impl FnOnce() -> String) -> Outcome {
 
 pub fn offsets(log: &PartitionLog, model: &Model) -> Outcome {
     let found = log.offsets();
+    let transactions = Transactions::of(model);
+    let stable = transactions.stable(model);
+    ensure(stable.contains(&found.last_stable_offset), || {
+        format!("what is stable is in {stable:?}, not as in {found:?}")
+    })?;
     let expected = Offsets {
         log_start_offset: model.log_start,
-        last_stable_offset: model.high_watermark,
+        last_stable_offset: found.last_stable_offset,
         high_watermark: model.high_watermark,
         log_end_offset: model.end,
         // Whatever is durable, and no more than there is.
@@ -29,7 +35,12 @@ pub fn offsets(log: &PartitionLog, model: &Model) -> Outcome {
     };
     ensure(found == expected, || {
         format!("offsets are {found:?}, not {expected:?}")
-    })
+    })?;
+    if model.read_only == Tri::Yes {
+        // What could not be cut off may be known still.
+        return Ok(());
+    }
+    transactions.open(log)
 }
 
 /// The batch as the log has it, where that stores another codec than the client's: the same records.
@@ -89,10 +100,34 @@ pub fn read(log: &PartitionLog, model: &Model, random: &mut Random) -> Outcome {
         1 if log.visibility() == Visibility::Ordinary => ReadLimit::LogEnd,
         _ => ReadLimit::HighWatermark,
     };
-    read_at(log, model, offset, max_bytes, at_least_one, limit).map(drop)
+    let found = read_at(log, model, offset, max_bytes, at_least_one, limit)?;
+    told(&Transactions::of(model), model, limit, found.as_ref())
 }
 
-/// Reads, and compares with what the model has there. Returns the offset after what was read.
+/// What a read came to.
+pub struct Found {
+    pub offset: i64,
+    pub fetched: Fetched,
+    /// The offset after what was read.
+    pub next: i64,
+}
+
+/// What a read_committed reader was told.
+fn told(
+    transactions: &Transactions,
+    model: &Model,
+    limit: ReadLimit,
+    found: Option<&Found>,
+) -> Outcome {
+    match found {
+        Some(found) if limit == ReadLimit::LastStableOffset => {
+            transactions.told(model, found.offset, &found.fetched)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Reads, and compares with what the model has there; `None` where there has to be nothing.
 pub fn read_at(
     log: &PartitionLog,
     model: &Model,
@@ -100,10 +135,11 @@ pub fn read_at(
     max_bytes: usize,
     at_least_one: bool,
     limit: ReadLimit,
-) -> Result<i64, String> {
+) -> Result<Option<Found>, String> {
     let end = match limit {
         ReadLimit::LogEnd => model.end,
-        _ => model.high_watermark,
+        ReadLimit::HighWatermark => model.high_watermark,
+        ReadLimit::LastStableOffset => log.offsets().last_stable_offset,
     };
     let fetched = match log.read(offset, max_bytes, at_least_one, limit) {
         Ok(Read::Warm(fetched)) => Ok(fetched),
@@ -119,7 +155,7 @@ pub fn read_at(
     let fetched = match fetched {
         Ok(fetched) => fetched,
         Err(Error::OffsetOutOfRange { .. }) if !(model.log_start..=end).contains(&offset) => {
-            return Ok(offset);
+            return Ok(None);
         }
         Err(error) => return Err(format!("{}: {error}", place())),
     };
@@ -166,15 +202,31 @@ pub fn read_at(
         })?;
         next = expected.next();
     }
-    Ok(next)
+    Ok(Some(Found {
+        offset,
+        fetched,
+        next,
+    }))
 }
 
 /// Reads everything that is visible.
-pub fn read_all(log: &PartitionLog, model: &Model, max_bytes: usize) -> Outcome {
+pub fn read_all(log: &PartitionLog, model: &Model, max_bytes: usize, limit: ReadLimit) -> Outcome {
+    let end = match limit {
+        ReadLimit::LastStableOffset => log.offsets().last_stable_offset,
+        _ => model.high_watermark,
+    };
+    let transactions = Transactions::of(model);
     let mut next = model.log_start;
-    while next < model.high_watermark {
-        let after = read_at(log, model, next, max_bytes, true, ReadLimit::HighWatermark)?;
-        ensure(after > next, || format!("nothing at {next}"))?;
+    while next < end {
+        let found = read_at(log, model, next, max_bytes, true, limit)?;
+        told(&transactions, model, limit, found.as_ref())?;
+        let after = found.map_or(next, |found| found.next);
+        if after == next {
+            // Compaction may have left nothing right before an open transaction.
+            let mut left = model.batches.iter();
+            let is_left = left.any(|batch| batch.next() > next && batch.base < end);
+            return ensure(!is_left, || format!("nothing at {next}"));
+        }
         next = after;
     }
     Ok(())

@@ -3,8 +3,10 @@
 //! Of what lies below its end: a record stays as it is or goes; it goes only where a newer record of its
 //! key lies below the end too, or where it is a tombstone whose delete horizon, which is in its batch's
 //! header, has passed; where that goes, nothing older of its key is left. A batch keeps its offsets, its
-//! epoch, its producer and its sequences, and the last one of each producer is there. Nothing else is
-//! touched. After a whole pass each key is there once.
+//! epoch, its producer and its sequences, and the last one of each producer is there. Records of aborted
+//! transactions go, and count for nothing; a marker stays for as long as there is a batch of its
+//! transaction, and until its own horizon has passed. Nothing else is touched. After a whole pass each key
+//! is there once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use storage::partition_log::ReadLimit;
 
 use crate::check::{self, Outcome, ensure};
 use crate::model::{Model, Stored};
+use crate::walk::Fate;
 use crate::world::World;
 
 /// More passes than logs, so that one that has more to do gets another.
@@ -45,6 +48,7 @@ struct Part<'a> {
 /// A batch, and its records.
 struct Opened {
     records: Vec<Record>,
+    is_control: bool,
     /// (epoch, last offset, producer, its epoch, first sequence)
     identity: (i32, i64, i64, i16, i32),
     horizon_ms: Option<i64>,
@@ -55,6 +59,7 @@ impl Opened {
         let view = Batch::parse(bytes).map_err(|error| error.to_string())?;
         Ok(Self {
             records: decode(bytes, 1 << 20).map_err(|error| error.to_string())?,
+            is_control: view.is_control(),
             identity: (
                 view.partition_leader_epoch(),
                 view.last_offset(),
@@ -121,7 +126,7 @@ impl World {
                 Ok(stats) => {
                     model.passes.pop();
                     let offsets = compacted.log.offsets();
-                    let limit = model.high_watermark.min(offsets.synced_offset);
+                    let limit = offsets.last_stable_offset.min(offsets.synced_offset);
                     ensure(stats.end_offset <= limit, || {
                         format!("compacted to {}, beyond {limit}", stats.end_offset)
                     })?;
@@ -224,12 +229,18 @@ fn follow(model: &mut Model, found: &[Bytes], part: &Part<'_>, start: i64) -> Ou
     }
     // A map that is full ends in the midst of a batch.
     let below = |record: &&Record| (start..part.end).contains(&record.offset);
+    let fates = model.transactions().fates;
+    let is_aborted = |base| matches!(fates.get(&base), Some(Fate::Ended { is_abort: true, .. }));
+    // Of markers and aborted transactions no record has a say in which is a key's newest.
+    let counts = |base: i64, batch: &Opened| !batch.is_control && !is_aborted(base);
     let mut newest: HashMap<Bytes, &Record> = HashMap::new();
-    for record in old.values().flat_map(|(_, old)| &old.records).filter(below) {
+    let all = old.iter().filter(|(base, (_, old))| counts(**base, old));
+    for record in all.flat_map(|(_, (_, old))| &old.records).filter(below) {
         newest.insert(key_of(record), record);
     }
     let mut left: HashMap<Bytes, Vec<i64>> = HashMap::new();
-    for record in new.iter().flat_map(|(_, new)| &new.records).filter(below) {
+    let all = new.iter().filter(|(new, opened)| counts(new.base, opened));
+    for record in all.flat_map(|(_, new)| &new.records).filter(below) {
         left.entry(key_of(record)).or_default().push(record.offset);
     }
     for (stored, opened) in &new {
@@ -260,7 +271,44 @@ fn follow(model: &mut Model, found: &[Bytes], part: &Part<'_>, start: i64) -> Ou
         })?;
     }
     let kept: BTreeMap<i64, &Opened> = new.iter().map(|(new, opened)| (new.base, opened)).collect();
+    let now_ms = part.passes.iter().map(|pass| pass.now_ms).max();
+    let has_passed = |before: &Opened| {
+        let horizon = before.horizon_ms;
+        horizon.is_some_and(|horizon| Some(horizon) <= now_ms)
+    };
+    // A pass that meets a transaction begins once more when it has found out how that has ended, and what it
+    // gave a horizon before may go.
+    let mut passes = part.passes.iter();
+    let at_once = !fates.is_empty() && passes.any(|pass| pass.delete_retention_ms == 0);
+    for (base, opened) in &kept {
+        let ended = match fates.get(base) {
+            Some(Fate::Ended { marker, .. }) if *marker < limit => kept.get(marker),
+            _ => continue,
+        };
+        // Else readers would wait for it, and a start would take the transaction to be open.
+        ensure(
+            ended.is_some_and(|marker| !marker.records.is_empty()),
+            || format!("the marker is gone of the transaction that {base} is part of"),
+        )?;
+        ensure(
+            !part.whole || !is_aborted(*base) || *base >= part.end || opened.records.is_empty(),
+            || format!("records of an aborted transaction are left at {base}"),
+        )?;
+    }
     for (batch, before) in old.values() {
+        if before.is_control {
+            let is_there = kept
+                .get(&batch.base)
+                .is_some_and(|after| !after.records.is_empty());
+            ensure(
+                is_there || before.records.is_empty() || has_passed(before),
+                || format!("the marker at {} has gone before its time", batch.base),
+            )?;
+            continue;
+        }
+        if is_aborted(batch.base) {
+            continue;
+        }
         let mut above = before
             .records
             .iter()
@@ -279,16 +327,15 @@ fn follow(model: &mut Model, found: &[Bytes], part: &Part<'_>, start: i64) -> Ou
             if left.contains(&record.offset) || newest[&key].offset > record.offset {
                 continue;
             }
-            let now_ms = part.passes.iter().map(|pass| pass.now_ms).max();
-            let passed = before
-                .horizon_ms
-                .is_some_and(|horizon| Some(horizon) <= now_ms);
-            ensure(record.value.is_none() && passed, || {
-                format!(
-                    "the newest of {key:?}, at {}, is gone: {record:?}",
-                    record.offset
-                )
-            })?;
+            ensure(
+                record.value.is_none() && (has_passed(before) || at_once),
+                || {
+                    format!(
+                        "the newest of {key:?}, at {}, is gone: {record:?}",
+                        record.offset
+                    )
+                },
+            )?;
             ensure(left.is_empty(), || {
                 format!(
                     "{key:?} is back at {left:?}: its tombstone at {} is gone",

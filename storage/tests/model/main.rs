@@ -1,13 +1,15 @@
 //! The log under thousands of histories, each drawn from a seed: batches good and bad, idempotent
-//! producers that repeat themselves, reads and lookups, rolls, deletions, staging and discarding,
-//! compaction, changes of configuration, calls that fail, full disks, kills, power cuts that leave any part of
+//! producers that repeat themselves, transactions of several producers at once, reads and lookups, rolls,
+//! deletions, staging and discarding, compaction, changes of configuration, calls that fail, full disks, kills, power cuts that leave any part of
 //! what was not synced, also in the middle of a recovery, and restarts. Beside it goes a model that is
 //! a list of batches.
 //!
 //! After every step the log answers as the model does. After a crash the log is a prefix of the
 //! model, as long as what was said to be durable at least; a derived partition has what was recorded
 //! of it; no offset has had two batches under one epoch; and a producer's last batch is known. What a
-//! compaction has left, or a crash in its midst, is one that is allowed (`compaction.rs`).
+//! compaction has left, or a crash in its midst, is one that is allowed (`compaction.rs`). What is stable,
+//! and what read_committed readers see, is at any time what the markers in the log say
+//! (`transactions.rs`).
 //!
 //! - `MILENA_LOG_HISTORIES=100000 cargo test --release -p storage --test model -- --nocapture` for more
 //!   of them than by default, from another seed on every time (`MILENA_LOG_FIRST_SEED` says from which).
@@ -21,6 +23,9 @@ mod compaction;
 mod model;
 mod plan;
 mod steps;
+mod transactions;
+#[path = "../log/transactions/walk.rs"]
+mod walk;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,9 +39,11 @@ use faulty_disk::Random;
 use plan::Step;
 use world::World;
 
-const HISTORIES: u64 = 250;
+const HISTORIES: u64 = 200;
 /// Set in the seed of a history in which logs are compacted.
 const COMPACTING: u64 = 1 << 63;
+/// Set in that of one with transactions.
+const TRANSACTING: u64 = 1 << 62;
 
 fn variable(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -48,14 +55,21 @@ fn variable(name: &str) -> Option<u64> {
 struct Beginning {
     random: Random,
     compacting: bool,
+    transacting: bool,
 }
 
 /// The steps of a seed, and the numbers for all else.
 fn plan(seed: u64) -> (Vec<Step>, Beginning) {
-    let mut random = Random::new(seed & !COMPACTING);
+    let mut random = Random::new(seed & !(COMPACTING | TRANSACTING));
     let compacting = seed & COMPACTING != 0;
-    let steps = plan::draw(&mut random, compacting);
-    (steps, Beginning { random, compacting })
+    let transacting = seed & TRANSACTING != 0;
+    let steps = plan::draw(&mut random, compacting, transacting);
+    let beginning = Beginning {
+        random,
+        compacting,
+        transacting,
+    };
+    (steps, beginning)
 }
 
 /// Takes the steps, and says what went wrong, and at which.
@@ -64,8 +78,7 @@ fn run(
     beginning: &Beginning,
     trace: Option<&mut Vec<String>>,
 ) -> Result<(), String> {
-    let random = beginning.random.clone();
-    let mut world = World::new(random, beginning.compacting, trace.is_some());
+    let mut world = World::new(beginning.clone(), trace.is_some());
     let outcome = catch_unwind(AssertUnwindSafe(|| -> Outcome {
         world.begin()?;
         for (index, step) in steps.iter().enumerate() {
@@ -176,8 +189,9 @@ fn no_history_sets_the_log_and_the_model_apart() {
         now.unwrap_or_default().as_secs() << 24
     });
     let count = variable("MILENA_LOG_HISTORIES").unwrap_or(HISTORIES);
-    // Logs are compacted in every other one.
-    let seed = |index| (first.wrapping_add(index) & !COMPACTING) | (COMPACTING * (index % 2));
+    // Logs are compacted in every other one, and of both kinds every other one has transactions.
+    let flags = |index| (COMPACTING * (index % 2)) | (TRANSACTING * (index / 2 % 2));
+    let seed = |index| (first.wrapping_add(index) & !(COMPACTING | TRANSACTING)) | flags(index);
     histories(|index| (index < count).then(|| seed(index)));
     println!("{count} histories from seed {first}");
 }

@@ -71,6 +71,9 @@ pub struct Producer {
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub batches: Vec<Stored>,
+    /// Where they begin, and the batches of transactions and markers that were ever appended: deleted and
+    /// compacted ones too.
+    pub history: Vec<(i64, Bytes)>,
     pub log_start: i64,
     /// A deletion that failed may have come this far all the same.
     pub maybe_start: i64,
@@ -112,7 +115,15 @@ impl Model {
     pub fn push(&mut self, stored: Stored, visible: bool) -> Result<(), String> {
         assert_eq!(stored.base, self.end);
         self.failed.clear();
-        if let Some((id, epoch, sequence)) = stored.producer {
+        let view = Batch::parse(&stored.bytes).expect("a batch");
+        if view.is_transactional() {
+            self.history.push((stored.base, stored.bytes.clone()));
+        }
+        if let Some((id, epoch, -1)) = stored.producer {
+            // Of another epoch it has no sequence.
+            self.producers
+                .retain(|other, producer| *other != id || producer.epoch == epoch);
+        } else if let Some((id, epoch, sequence)) = stored.producer {
             let producer = self.producers.entry(id).or_default();
             if producer.epoch != epoch {
                 *producer = Producer {
@@ -162,6 +173,7 @@ impl Model {
     /// The log ends at `end`, where a batch begins.
     pub fn truncate(&mut self, end: i64) {
         self.batches.retain(|batch| batch.base < end);
+        self.history.retain(|(base, _)| *base < end);
         self.epoch_starts.retain(|(_, start)| *start < end);
         self.end = end;
         self.durable = self.durable.min(end);

@@ -12,6 +12,8 @@ pub enum Step {
     Several(u64),
     /// A batch of an idempotent producer: the next, a repeated one, one out of order, or of another epoch.
     Produce(u64, bool),
+    /// A part of a producer's transaction, or its end.
+    Transact(u64, bool),
     /// A batch that has to be refused.
     Refused(u64),
     Read(u64),
@@ -49,27 +51,39 @@ pub enum Step {
 
 const MOST_STEPS: u64 = 70;
 
-/// The steps of a history. With `compacting`, more of them come in between.
-pub fn draw(random: &mut Random, compacting: bool) -> Vec<Step> {
+/// The steps of a history. With `compacting`, more of them come in between, and with `transacting`.
+pub fn draw(random: &mut Random, compacting: bool, transacting: bool) -> Vec<Step> {
     let count = 10 + random.below(MOST_STEPS - 10);
     // In some histories nothing goes wrong but the power.
     let faults = random.below(3) > 0;
-    let steps = (0..count).map(|_| step(random, faults));
-    if !compacting {
-        return steps.collect();
-    }
-    let mut others = Random::new(count);
-    let mut all = Vec::new();
-    for step in steps {
-        others = Random::new(others.next() ^ seed_of(step));
-        match others.below(12) {
+    let mut steps: Vec<Step> = (0..count).map(|_| step(random, faults)).collect();
+    if compacting {
+        steps = with_more(steps, |others, all| match others.below(12) {
             0 | 1 => all.push(Step::Compact),
             // Goes down in the midst of it.
             2 => all.extend([Step::CrashSoon(others.next()), Step::Compact]),
             3 => all.push(Step::Tick(others.next())),
             4 if others.one_in(3) => all.push(Step::Configure(others.next())),
             _ => {}
-        }
+        });
+    }
+    if transacting {
+        steps = with_more(steps, |others, all| {
+            for _ in 0..others.below(3) {
+                all.push(Step::Transact(others.next(), others.one_in(8)));
+            }
+        });
+    }
+    steps
+}
+
+/// Has `more` put others before each of the steps.
+fn with_more(steps: Vec<Step>, mut more: impl FnMut(&mut Random, &mut Vec<Step>)) -> Vec<Step> {
+    let mut others = Random::new(steps.len() as u64);
+    let mut all = Vec::new();
+    for step in steps {
+        others = Random::new(others.next() ^ seed_of(step));
+        more(&mut others, &mut all);
         all.push(step);
     }
     all

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use faulty_disk::{Call, Failure, Fault, Random};
 use storage::Error;
 use storage::config::TimestampType;
-use storage::partition_log::{Appended, DeleteTo};
+use storage::partition_log::{Appended, DeleteTo, ReadLimit};
 
 use crate::batches;
 use crate::check::{self, Outcome, ensure};
@@ -13,7 +13,7 @@ use crate::plan::Step;
 use crate::world::{Open, World, may_be_left};
 
 /// What fails, by the ends of names; the folders' own calls have none.
-const SUFFIXES: [&str; 7] = [
+const SUFFIXES: [&str; 8] = [
     "",
     ".log",
     ".index",
@@ -21,6 +21,8 @@ const SUFFIXES: [&str; 7] = [
     ".snapshot",
     "checkpoint",
     ".tmp",
+    // Where there are transactions.
+    ".txnindex",
 ];
 const CALLS: [Call; 9] = [
     Call::Write,
@@ -69,8 +71,10 @@ impl World {
             ordinary, derived, ..
         } = self.open();
         for max_bytes in [1, 700, 1 << 20] {
-            check::read_all(&ordinary, &self.ordinary, max_bytes)?;
-            check::read_all(&derived, &self.derived, max_bytes)?;
+            for limit in [ReadLimit::HighWatermark, ReadLimit::LastStableOffset] {
+                check::read_all(&ordinary, &self.ordinary, max_bytes, limit)?;
+                check::read_all(&derived, &self.derived, max_bytes, limit)?;
+            }
         }
         for _ in 0..20 {
             check::look_up(&ordinary, &self.ordinary, &mut self.random)?;
@@ -83,7 +87,12 @@ impl World {
             .map_err(|error| format!("at the end: {error}"))?;
         ensure(appended.base_offset == self.ordinary.end, || {
             format!("at the end: {appended:?}")
-        })
+        })?;
+        if !self.transacting {
+            return Ok(());
+        }
+        self.appended(&sent, Ok(appended))?;
+        self.end_transactions()
     }
 
     fn take(&mut self, step: Step) -> Outcome {
@@ -92,6 +101,7 @@ impl World {
             Step::Append(seed, wait) => self.append(&mut random(seed), wait),
             Step::Several(seed) => self.several(&mut random(seed)),
             Step::Produce(seed, wait) => self.produce(&mut random(seed), wait),
+            Step::Transact(seed, wait) => self.transact(&mut random(seed), wait),
             Step::Refused(seed) => self.refused(&mut random(seed)),
             Step::Read(seed) => self.look(&mut random(seed), true),
             Step::LookUp(seed) => self.look(&mut random(seed), false),
@@ -178,7 +188,8 @@ impl World {
             (Call::Write, 1) => Failure::Torn(errno),
             _ => Failure::Errno(errno),
         };
-        let suffix = SUFFIXES[random.below(SUFFIXES.len() as u64) as usize];
+        let suffixes = SUFFIXES.len() - usize::from(!self.transacting);
+        let suffix = SUFFIXES[random.below(suffixes as u64) as usize];
         let fault = Fault::new(call, failure).on(suffix);
         let fault = if random.one_in(2) {
             fault
@@ -213,7 +224,7 @@ impl World {
     }
 
     /// A batch that is new was appended, or not.
-    fn appended(&mut self, sent: &Sent, result: Result<Appended, Error>) -> Outcome {
+    pub fn appended(&mut self, sent: &Sent, result: Result<Appended, Error>) -> Outcome {
         let stored = Stored::new(
             sent,
             self.ordinary.end,
@@ -276,29 +287,9 @@ impl World {
         let sent: Vec<Sent> = (0..1 + random.below(5))
             .map(|_| self.batch(random, None))
             .collect();
-        let mut base = self.ordinary.end;
-        let mut stored = Vec::new();
-        for sent in &sent {
-            let one = Stored::new(sent, base, self.ordinary.epoch, None);
-            base = one.next();
-            stored.push(one);
-        }
         let bytes: Bytes = sent.iter().flat_map(|sent| sent.bytes.to_vec()).collect();
-        match self.open().ordinary.append_internal(&bytes) {
-            Ok(range) => {
-                ensure(range == (self.ordinary.end..base), || {
-                    format!("appended at {range:?}")
-                })?;
-                self.ordinary.read_only = Tri::No;
-                stored
-                    .into_iter()
-                    .try_for_each(|one| self.ordinary.push(one, true))
-            }
-            Err(error) => {
-                may_be_left(&mut self.ordinary, stored);
-                self.failed(true, "append of several", &error)
-            }
-        }
+        let result = self.open().ordinary.append_internal(&bytes);
+        self.appended_internally(sent, result)
     }
 
     fn produce(&mut self, random: &mut Random, wait: bool) -> Outcome {
@@ -356,7 +347,13 @@ impl World {
     }
 
     /// Sends a batch again that was appended.
-    fn repeat(&mut self, id: i64, batch: &(i32, i64, i64), epoch: i16, certain: bool) -> Outcome {
+    pub fn repeat(
+        &mut self,
+        id: i64,
+        batch: &(i32, i64, i64),
+        epoch: i16,
+        certain: bool,
+    ) -> Outcome {
         let (sequence, base, last) = *batch;
         let mut again = storage::batch::BatchBuilder::new(storage::batch::Compression::None)
             .producer(id, epoch, sequence);
@@ -396,7 +393,7 @@ impl World {
         })
     }
 
-    fn has_to_fail(
+    pub fn has_to_fail(
         &mut self,
         what: &str,
         result: Result<Appended, Error>,
@@ -436,7 +433,7 @@ impl World {
         }
     }
 
-    fn wait_for_all(&mut self) -> Outcome {
+    pub fn wait_for_all(&mut self) -> Outcome {
         let Open { ordinary, .. } = self.open();
         match self.wait(&ordinary, self.ordinary.end) {
             Ok(()) => {

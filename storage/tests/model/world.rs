@@ -14,10 +14,12 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
+use crate::Beginning;
 use crate::batches;
 use crate::check::{self, Outcome, ensure};
 use crate::compaction;
 use crate::model::{Model, Stored, Tri};
+use crate::transactions::Coordinator;
 
 /// How often a start may be cut short in a row.
 const MOST_CRASHES_AT_START: u64 = 3;
@@ -38,6 +40,9 @@ pub struct World {
     pub trace: Option<Vec<String>>,
     /// Logs are compacted.
     pub compacting: bool,
+    /// There are transactions.
+    pub transacting: bool,
+    pub coordinator: Coordinator,
     runtime: Runtime,
     folder: TempDir,
     starts: u64,
@@ -52,7 +57,12 @@ pub struct Open {
 }
 
 impl World {
-    pub fn new(mut random: Random, compacting: bool, traced: bool) -> Self {
+    pub fn new(beginning: Beginning, traced: bool) -> Self {
+        let Beginning {
+            mut random,
+            compacting,
+            transacting,
+        } = beginning;
         // In memory, where there is such a folder.
         let shared = PathBuf::from("/dev/shm");
         let place = if shared.is_dir() {
@@ -78,6 +88,8 @@ impl World {
             number: 0,
             trace: traced.then(Vec::new),
             compacting,
+            transacting,
+            coordinator: Coordinator::default(),
             runtime: tokio::runtime::Builder::new_current_thread()
                 .build()
                 .expect("a runtime"),

@@ -14,7 +14,7 @@ use clap::Parser;
 use tests::client_matrix::client::{CLIENTS, Client};
 use tests::client_matrix::report::Report;
 use tests::client_matrix::scored::{INPUT, OUTPUT};
-use tests::client_matrix::{CASES, Setup, alone, static_member, together};
+use tests::client_matrix::{CASES, Setup, alone, static_member, together, transactions};
 use tests::{Milena, repository};
 
 /// Every Kafka client through the same cases.
@@ -76,6 +76,9 @@ fn main() -> ExitCode {
             });
             report.case(reader.name, "crossed", || {
                 together::crossed(&setup, reader, &clients)
+            });
+            report.case(reader.name, "500 transactions", || {
+                transactions::many(&setup, reader)
             });
         });
         if let Some(milena) = &mut milena {

@@ -11,6 +11,7 @@ use super::record::{Read, Record};
 use super::reference;
 use super::report::{Case, Outcome, Report};
 use super::scored;
+use super::transactions;
 
 const ORDERS: usize = 100;
 const ORDERS_AFTER_RESTART: usize = 50;
@@ -29,6 +30,8 @@ pub fn run(setup: &Setup, client: &'static Client, report: &Report) {
     contents(setup, client, report);
     case("by time", &|| by_time(setup, client));
     case("scored", &|| scored::run(setup, client));
+    case("transactions", &|| transactions::few(setup, client));
+    case("exactly once", &|| transactions::copied(setup, client));
 }
 
 fn orders(range: std::ops::Range<usize>) -> Vec<Record> {

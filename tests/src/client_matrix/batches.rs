@@ -15,6 +15,10 @@ pub struct Batch {
     pub codec: &'static str,
     /// Whether it is from an idempotent producer.
     pub idempotent: bool,
+    /// Whether it is part of a transaction.
+    pub transactional: bool,
+    /// Whether it is the marker that ends a transaction.
+    pub control: bool,
 }
 
 /// The batches of a partition's first segment.
@@ -39,6 +43,8 @@ fn walk(mut log: &[u8]) -> Result<Vec<Batch>, String> {
                 .get(codec)
                 .ok_or(format!("a batch with codec {codec}"))?,
             idempotent: header[43..51] != [0xff; 8],
+            transactional: header[22] & 0x10 != 0,
+            control: header[22] & 0x20 != 0,
         });
         log = log
             .get(12 + length..)

@@ -26,6 +26,8 @@ pub enum Feature {
     WritingTimestamps,
     /// Sending on one producer while it runs, and hearing where each record went.
     StreamingProducer,
+    /// Writing in transactions.
+    Transactions,
 }
 
 /// Where a client's version is written down.
@@ -74,6 +76,7 @@ pub static CLIENTS: [Client; 7] = [
                 Feature::StreamingProducer,
                 "kcat does not say where its records went",
             ),
+            (Feature::Transactions, "kcat has no flag for transactions"),
         ],
     },
     Client {
@@ -236,6 +239,28 @@ impl Client {
             command.args(["--assignor", "cooperative-sticky"]);
         }
         Program::start(&mut command, contract, options.cooperative)
+    }
+
+    /// A program that makes a transaction of each line of its input.
+    pub fn transactions(&self, bootstrap: &str, topic: &str, id: &str) -> Result<Program, String> {
+        let mut command = self.program("transactions")?;
+        command.args(["write", bootstrap, topic, id]);
+        Program::start(&mut command, contract, false)
+    }
+
+    /// A program that copies a topic, in upper case, with the group's positions in its transactions; every so many
+    /// of them it aborts.
+    pub fn copier(
+        &self,
+        bootstrap: &str,
+        [input, output]: [&str; 2],
+        group: &str,
+        abort_every: usize,
+    ) -> Result<Program, String> {
+        let mut command = self.program("transactions")?;
+        command.args(["copy", bootstrap, input, output, group, group]);
+        command.args(["--abort-every", &abort_every.to_string()]);
+        Program::start(&mut command, contract, false)
     }
 
     fn program(&self, name: &str) -> Result<Command, String> {

@@ -17,13 +17,14 @@ pub mod report;
 pub mod scored;
 pub mod static_member;
 pub mod together;
+pub mod transactions;
 
 use std::path::PathBuf;
 
 use client::Client;
 
 /// Every case, in the order of the table's columns.
-pub const CASES: [&str; 19] = [
+pub const CASES: [&str; 22] = [
     "produce",
     "group",
     "restart",
@@ -41,6 +42,9 @@ pub const CASES: [&str; 19] = [
     "900 kB",
     "by time",
     "scored",
+    "transactions",
+    "exactly once",
+    "500 transactions",
     "crossed",
     "broker restart",
 ];

@@ -34,6 +34,8 @@ pub struct Said {
     pub read: Vec<Read>,
     /// Records written: partition and offset.
     pub written: Vec<(i32, i64)>,
+    /// Transactions that ended, in order: whether they were committed.
+    pub ended: Vec<bool>,
     /// The partitions that it has now.
     pub assigned: BTreeSet<i32>,
     /// How often its partitions were given or taken.
@@ -59,6 +61,7 @@ impl Said {
             }
             Event::Read(read) => self.read.push(read),
             Event::Written(partition, offset) => self.written.push((partition, offset)),
+            Event::Ended(committed) => self.ended.push(committed),
         }
     }
 }
@@ -222,9 +225,10 @@ fn summary(said: &Said) -> String {
         *read.entry(record.partition).or_default() += 1;
     }
     format!(
-        "it has {:?}, has read (partition: count) {read:?} and written {}",
+        "it has {:?}, has read (partition: count) {read:?}, written {}, and ended {} transactions",
         said.assigned,
-        said.written.len()
+        said.written.len(),
+        said.ended.len()
     )
 }
 

@@ -83,6 +83,8 @@ pub enum Event {
     Read(Read),
     /// A record was written: its partition and offset.
     Written(i32, i64),
+    /// A transaction ended: whether it was committed.
+    Ended(bool),
 }
 
 impl Event {
@@ -99,6 +101,13 @@ impl Event {
             return match event.as_str()? {
                 "assigned" => Some(Self::Assigned(partitions)),
                 "revoked" => Some(Self::Revoked(partitions)),
+                _ => None,
+            };
+        }
+        if let Some(how) = line.get("transaction") {
+            return match how.as_str()? {
+                "committed" => Some(Self::Ended(true)),
+                "aborted" => Some(Self::Ended(false)),
                 _ => None,
             };
         }

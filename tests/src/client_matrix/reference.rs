@@ -8,12 +8,14 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, FromClientConfig};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::program::PATIENCE;
 use super::record::{Read, Record};
+use crate::Isolation;
 
 fn client<T: FromClientConfig>(bootstrap: &str, settings: &[(&str, &str)]) -> Result<T, String> {
     let mut config = ClientConfig::new();
@@ -130,7 +132,21 @@ pub fn produce(
 
 /// The end of each partition.
 pub fn ends(bootstrap: &str, topic: &str, partitions: i32) -> Result<BTreeMap<i32, i64>, String> {
-    let consumer: BaseConsumer = client(bootstrap, &[("group.id", "unused")])?;
+    ends_as(Isolation::ReadCommitted, bootstrap, topic, partitions)
+}
+
+/// The last stable offset of each partition, or its high watermark.
+pub fn ends_as(
+    isolation: Isolation,
+    bootstrap: &str,
+    topic: &str,
+    partitions: i32,
+) -> Result<BTreeMap<i32, i64>, String> {
+    let settings = [
+        ("group.id", "unused"),
+        ("isolation.level", isolation.name()),
+    ];
+    let consumer: BaseConsumer = client(bootstrap, &settings)?;
     (0..partitions)
         .map(|p| match consumer.fetch_watermarks(topic, p, PATIENCE) {
             Ok((_, end)) => Ok((p, end)),
@@ -163,12 +179,28 @@ pub fn committed(
         .collect())
 }
 
-/// Every record up to the ends that the topic has now.
+/// Every record up to the ends that the topic has now, as far as it is committed.
 pub fn read(bootstrap: &str, topic: &str, partitions: i32) -> Result<Vec<Read>, String> {
-    let ends = ends(bootstrap, topic, partitions)?;
+    read_as(Isolation::ReadCommitted, bootstrap, topic, partitions)
+}
+
+/// Every record up to the ends that the topic has now, of transactions what the isolation level gives.
+pub fn read_as(
+    isolation: Isolation,
+    bootstrap: &str,
+    topic: &str,
+    partitions: i32,
+) -> Result<Vec<Read>, String> {
+    let ends = ends_as(isolation, bootstrap, topic, partitions)?;
     let consumer: BaseConsumer = client(
         bootstrap,
-        &[("group.id", "unused"), ("fetch.wait.max.ms", "50")],
+        &[
+            ("group.id", "unused"),
+            ("fetch.wait.max.ms", "50"),
+            ("isolation.level", isolation.name()),
+            // Nothing else says that a log ends in records that are not given out.
+            ("enable.partition.eof", "true"),
+        ],
     )?;
     let mut open: BTreeSet<i32> = ends
         .iter()
@@ -193,7 +225,13 @@ pub fn read(bootstrap: &str, topic: &str, partitions: i32) -> Result<Vec<Read>, 
         let Some(message) = consumer.poll(Duration::from_millis(100)) else {
             continue;
         };
-        let message = message.map_err(|e| e.to_string())?;
+        let message = match message {
+            Err(KafkaError::PartitionEOF(partition)) => {
+                open.remove(&partition);
+                continue;
+            }
+            message => message.map_err(|e| e.to_string())?,
+        };
         if message.offset() + 1 >= ends[&message.partition()] {
             open.remove(&message.partition());
         }

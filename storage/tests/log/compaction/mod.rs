@@ -23,9 +23,9 @@ use storage::{Error, LogConfig, LogDir, Offset, PartitionLog};
 use crate::fixture::*;
 
 const START_MS: i64 = 1_000_000_000_000;
-const DELETE_RETENTION_MS: i64 = 60_000;
+pub const DELETE_RETENTION_MS: i64 = 60_000;
 
-fn compacted() -> LogConfig {
+pub fn compacted() -> LogConfig {
     LogConfig {
         compact: true,
         delete: false,
@@ -36,9 +36,9 @@ fn compacted() -> LogConfig {
 }
 
 /// A data folder with a log, whose time is the test's.
-struct World {
-    dir: LogDir,
-    log: Arc<PartitionLog>,
+pub struct World {
+    pub dir: LogDir,
+    pub log: Arc<PartitionLog>,
     now_ms: Arc<AtomicI64>,
 }
 
@@ -47,7 +47,7 @@ impl World {
         Self::open_on(Arc::new(RealDisk), path, compacted())
     }
 
-    fn open_on(disk: Arc<dyn Disk>, path: &Path, config: LogConfig) -> Self {
+    pub fn open_on(disk: Arc<dyn Disk>, path: &Path, config: LogConfig) -> Self {
         let now_ms = Arc::new(AtomicI64::new(START_MS));
         let told = Arc::clone(&now_ms);
         let dir_config = LogDirConfig {
@@ -62,7 +62,7 @@ impl World {
         Self { dir, log, now_ms }
     }
 
-    fn pass(&self, ms: i64) {
+    pub fn pass(&self, ms: i64) {
         self.now_ms.fetch_add(ms, Ordering::Relaxed);
     }
 
@@ -96,17 +96,17 @@ impl World {
         }
     }
 
-    fn compact(&self) -> Option<CompactionStats> {
+    pub fn compact(&self) -> Option<CompactionStats> {
         self.compact_with(&mut compactor(1 << 20))
     }
 
-    fn compact_with(&self, compactor: &mut Compactor) -> Option<CompactionStats> {
+    pub fn compact_with(&self, compactor: &mut Compactor) -> Option<CompactionStats> {
         let compacted = self.dir.compact_next(compactor)?;
         Some(compacted.outcome.expect("compacts"))
     }
 }
 
-fn compactor(dedupe_buffer_bytes: u64) -> Compactor {
+pub fn compactor(dedupe_buffer_bytes: u64) -> Compactor {
     let config = CompactorConfig {
         dedupe_buffer_bytes,
         io_buffer_bytes: 1000,
