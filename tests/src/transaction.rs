@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::error::{KafkaError, RDKafkaError};
+use rdkafka::bindings;
+use rdkafka::error::{KafkaError, RDKafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 
 use crate::PATIENCE;
@@ -25,10 +26,31 @@ pub enum Ended {
     Unknown(String),
 }
 
+/// Waits until everything that was sent is delivered or has failed, and has nothing linger. The producer's own flush
+/// looks ten times a second, and leaves what lingers alone.
+pub fn flush<C: ProducerContext + 'static>(producer: &ThreadedProducer<C>) {
+    let deadline = Instant::now() + DEADLINE;
+    while !flush_once(producer) {
+        let waiting = producer.in_flight_count();
+        assert!(
+            Instant::now() < deadline,
+            "{waiting} records are not delivered"
+        );
+    }
+}
+
+fn flush_once<C: ProducerContext + 'static>(producer: &ThreadedProducer<C>) -> bool {
+    let client = producer.client().native_ptr();
+    // SAFETY: the client is there for as long as the producer is; its thread takes the delivery reports.
+    let flushed = unsafe { bindings::rd_kafka_flush(client, CALL.as_millis() as i32) };
+    RDKafkaErrorCode::from(flushed) == RDKafkaErrorCode::NoError
+}
+
 /// Commits, or aborts where a commit is no longer possible.
 pub fn commit<C: ProducerContext + 'static>(producer: &ThreadedProducer<C>) -> Ended {
     let deadline = Instant::now() + DEADLINE;
     loop {
+        flush_once(producer);
         match producer.commit_transaction(CALL) {
             Ok(()) => return Ended::Committed,
             Err(error) => match next(&error) {

@@ -4,12 +4,10 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use rdkafka::config::ClientConfig;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 
-use super::PATIENCE;
 use super::book::{ACCOUNTS, Book, IDS, INITIAL, Leg};
 use super::hours::Hours;
 use super::ledger::{Entry, Ledger, Told};
@@ -163,13 +161,7 @@ impl Teller {
             let record = record.key(key.as_bytes()).payload(value.as_bytes());
             send(&self.producer, record);
         }
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = self.producer.flush(crate::PATIENCE) {
-            assert!(
-                Instant::now() < deadline,
-                "a move is not delivered: {error}"
-            );
-        }
+        transaction::flush(&self.producer);
     }
 
     fn end(&mut self, plan: Plan) -> Told {

@@ -88,7 +88,7 @@ fn five_hundred_transactions_are_read_each_as_a_whole_and_in_order() {
             }
             if is_aborted(n) {
                 // Not before they are in the log: there is to be something to hide.
-                producer.flush(PATIENCE).expect("delivered");
+                transaction::flush(&producer);
                 assert_eq!(transaction::abort(&producer), Ended::Aborted, "{n}");
             } else {
                 assert_eq!(transaction::commit(&producer), Ended::Committed, "{n}");
@@ -122,7 +122,7 @@ fn producers_side_by_side_share_partitions() {
                     for partition in 0..PARTITIONS {
                         queue(&producer, "t", partition, &format!("{number} {n:04}"));
                     }
-                    producer.flush(PATIENCE).expect("delivered");
+                    transaction::flush(&producer);
                     if is_aborted(n) {
                         assert_eq!(transaction::abort(&producer), Ended::Aborted);
                     } else {

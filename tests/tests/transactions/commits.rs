@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use rdkafka::producer::Producer;
+use tests::Milena;
 use tests::transaction::{self, Ended};
-use tests::{Milena, PATIENCE};
 
 use super::{
     TransactionalProducer, Values, committed, expect_committed, nothing_open, producer,
@@ -18,7 +18,7 @@ fn send_to_all(producer: &TransactionalProducer, value: &str) {
             queue(producer, topic, partition, value);
         }
     }
-    producer.flush(PATIENCE).expect("delivered");
+    transaction::flush(producer);
 }
 
 fn in_each(partitions: i32, values: &[&str]) -> Values {
@@ -152,7 +152,7 @@ fn transactions_of_every_codec_are_read_and_hidden() {
                 let value = format!("{name} {n} {}", "and more of it ".repeat(n % 20));
                 queue(&producer, codec, 0, &value);
             }
-            producer.flush(PATIENCE).expect("delivered");
+            transaction::flush(&producer);
             if name == "aborted" {
                 assert_eq!(transaction::abort(&producer), Ended::Aborted);
             } else {

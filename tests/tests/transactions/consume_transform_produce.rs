@@ -136,7 +136,7 @@ impl Processor {
         }
         match fault {
             Fault::AbortsAfterOutputs | Fault::IsGoneAfterOutputs => {
-                self.producer.flush(PATIENCE).expect("delivered");
+                transaction::flush(&self.producer);
             }
             _ => {
                 let ends: Vec<_> = ends.into_iter().collect();
@@ -193,7 +193,7 @@ fn send_inputs(milena: &Milena) -> BTreeMap<i32, Vec<String>> {
         send(&plain, record.payload(value.as_bytes()));
         inputs.entry(partition).or_default().push(value);
     }
-    plain.flush(PATIENCE).expect("delivered");
+    transaction::flush(&plain);
     inputs
 }
 

@@ -98,7 +98,7 @@ fn a_lookup_by_time_ends_where_the_isolation_level_does() {
     let write_after = |n: i64| {
         let record = BaseRecord::<[u8], [u8]>::to("t").partition(0);
         send(&producer, record.payload(b"x").timestamp(after(n)));
-        producer.flush(PATIENCE).expect("delivered");
+        transaction::flush(&producer);
     };
     let found = |isolation, n: i64| {
         let consumer = consumer(&milena, isolation, &[]);

@@ -15,8 +15,8 @@ mod timeouts;
 
 use std::collections::BTreeMap;
 
-use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
-use tests::{Isolation, Milena, PATIENCE, eventually, send, transaction};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, ThreadedProducer};
+use tests::{Isolation, Milena, eventually, send, transaction};
 
 type TransactionalProducer = ThreadedProducer<DefaultProducerContext>;
 
@@ -63,7 +63,7 @@ fn queue(producer: &TransactionalProducer, topic: &str, partition: i32, value: &
 /// Sends a record in the open transaction and waits until it is in the log.
 fn write(producer: &TransactionalProducer, topic: &str, partition: i32, value: &str) {
     queue(producer, topic, partition, value);
-    producer.flush(PATIENCE).expect("delivered");
+    transaction::flush(producer);
 }
 
 /// Sends a record in no transaction and waits until it is in the log.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::producer::Producer;
 use tests::random::Random;
 use tests::transaction::{self, Ended};
-use tests::{Isolation, Milena, PATIENCE};
+use tests::{Isolation, Milena};
 
 use super::{
     Values, committed, expect_committed, nothing_open, producer, queue, topics, uncommitted, write,
@@ -119,7 +119,7 @@ fn a_transaction_whose_end_is_interrupted_is_whole() {
         for (topic, partition) in parts {
             queue(&producer, topic, partition, &round.to_string());
         }
-        producer.flush(PATIENCE).expect("delivered");
+        transaction::flush(&producer);
         let ended = std::thread::scope(|scope| {
             let ending = scope.spawn(|| {
                 if commits {
