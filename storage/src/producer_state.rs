@@ -24,7 +24,7 @@ mod last_record;
 mod snapshot;
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::Offset;
 use crate::batch::header::add_to_sequence;
@@ -222,7 +222,7 @@ pub struct AbortedTransaction {
 pub struct ProducerState {
     producers: HashMap<i64, Producer>,
     /// Where each open transaction begins, and its producer.
-    open: BTreeMap<Offset, i64>,
+    open: BTreeSet<(Offset, i64)>,
 }
 
 impl ProducerState {
@@ -343,7 +343,7 @@ impl ProducerState {
         if batch.is_control() {
             producer.last_change = Some(base_offset);
             let ended = producer.ends_with(batch)?;
-            self.open.remove(&ended.offset);
+            self.open.remove(&(ended.offset, producer_id));
             let next = base_offset.saturating_add(1);
             return ended.is_aborted.then(|| AbortedTransaction {
                 producer_id,
@@ -354,7 +354,7 @@ impl ProducerState {
         }
         if batch.is_transactional() && producer.current_txn_first_offset.is_none() {
             producer.current_txn_first_offset = Some(base_offset);
-            self.open.insert(base_offset, producer_id);
+            self.open.insert((base_offset, producer_id));
         }
         // The broker's own batches have none.
         if batch.base_sequence() < 0 {
@@ -372,7 +372,7 @@ impl ProducerState {
 
     /// Where the first transaction begins that has not ended.
     pub fn first_open_transaction(&self) -> Option<Offset> {
-        self.open.keys().next().copied()
+        self.open.first().map(|(first, _)| *first)
     }
 
     /// Forgets the producers whose last append was `producer_id_expiration_ms` ago or earlier, but
@@ -396,8 +396,8 @@ impl ProducerState {
 
     /// The producers that have a transaction open, in the order in which those were begun.
     pub fn with_open_transaction(&self) -> Vec<ActiveProducer> {
-        let open = self.open.values();
-        open.filter_map(|id| self.producers.get(id).map(|it| it.active(*id)))
+        let open = self.open.iter();
+        open.filter_map(|(_, id)| self.producers.get(id).map(|it| it.active(*id)))
             .collect()
     }
 

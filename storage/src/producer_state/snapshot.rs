@@ -5,7 +5,7 @@
 //! int64 · offset delta int32 · timestamp int64 · coordinator epoch int32 · first offset of the
 //! open transaction int64 (-1: none). It has only the last batch of each producer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::{Appended, NONE, Producer, ProducerState};
@@ -80,13 +80,17 @@ impl ProducerState {
             ));
         }
         let mut producers = HashMap::with_capacity(fields.0.len() / SNAPSHOT_ENTRY_SIZE);
-        let mut open = BTreeMap::new();
         while !fields.0.is_empty() {
             let (producer_id, producer) = fields.producer()?;
-            let transaction = producer.current_txn_first_offset;
-            open.extend(transaction.map(|first| (first, producer_id)));
             producers.insert(producer_id, producer);
         }
+        // At the end: a file that is no broker's may name a producer twice.
+        let open = producers
+            .iter()
+            .filter_map(|(id, producer): (&i64, &Producer)| {
+                Some((producer.current_txn_first_offset?, *id))
+            });
+        let open = open.collect();
         Ok(Self { producers, open })
     }
 }
