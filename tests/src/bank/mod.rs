@@ -1,7 +1,7 @@
 //! A bank: tellers transfer money between accounts, each transfer in a transaction, while the broker is killed
 //! and started again, again and again. No money is made or lost: for a read_committed reader the total is constant.
 //!
-//! Six tellers make transfers in two books (see [`book`]). Some transfers are aborted, some abandoned by a
+//! Six tellers make transfers in two books (see `book.rs`). Some transfers are aborted, some abandoned by a
 //! producer that is gone, some committed by a producer that was replaced. In each round the broker is killed at a
 //! random moment, at times the start after that, too; then the bank closes, and with no transaction open:
 //!
