@@ -293,8 +293,14 @@ impl Transaction {
         }
         let is_current = self.producer() == producer;
         let is_valid = match stored.state {
-            State::PrepareCommit | State::PrepareAbort if by_v2 => is_retry,
-            State::CompleteCommit | State::CompleteAbort if by_v2 => is_retry || is_current,
+            State::PrepareCommit
+            | State::PrepareAbort
+            | State::CompleteCommit
+            | State::CompleteAbort
+                if by_v2 =>
+            {
+                is_retry || is_current
+            }
             _ => is_current,
         };
         if !is_valid {
@@ -305,6 +311,10 @@ impl Transaction {
         match stored.state {
             State::Ongoing if self.phase != Phase::Idle => Err(Refusal::Concurrent),
             State::Ongoing => self.decide(now_ms, end, fresh),
+            // Its next transaction's end: the answer to this one's has come before the markers.
+            State::PrepareCommit | State::PrepareAbort if by_v2 && !is_retry => {
+                Err(Refusal::Concurrent)
+            }
             State::PrepareCommit | State::PrepareAbort => {
                 match commit == (stored.state == State::PrepareCommit) {
                     true => Err(Refusal::Concurrent),

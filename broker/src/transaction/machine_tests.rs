@@ -217,6 +217,17 @@ fn an_abort_of_nothing_raises_the_epoch_under_version_2_only() {
     assert_eq!(refused(commit), invalid);
 }
 
+/// The answer to an end comes before its markers are written.
+#[test]
+fn an_abort_of_nothing_waits_for_the_end_of_the_transaction_before() {
+    let begun = open(&initialized(&Transaction::new(7, 0), None), V2);
+    let (decided, completed) = ended(&begun, COMMIT, V2);
+    let next = end_by(decided.after_end(), ABORT, V2);
+    assert_eq!(decided.end(4, next, None), Err(Refusal::Concurrent));
+    let ending = completed.end(5, next, None);
+    assert!(matches!(ending, Ok(Ending::Decide(_))), "{ending:?}");
+}
+
 #[test]
 fn nothing_is_written_while_a_transaction_ends() {
     let begun = open(&initialized(&Transaction::new(7, 0), None), V2);

@@ -137,16 +137,18 @@ impl Client {
 
     fn begin(&mut self, promises: &mut Promises, random: &mut Random) {
         self.transaction = promises.begin(self.durable);
-        let writes = random.between(1, 5);
+        self.will = match random.chance(700) {
+            true => TransactionResult::Commit,
+            false => TransactionResult::Abort,
+        };
+        // Under version 2 an abort may come before anything is written.
+        let may_be_empty = self.version.raises_epoch() && self.will == TransactionResult::Abort;
+        let writes = random.between(u64::from(!may_be_empty), 5);
         let last = self.sequences.len() as u64 - 1;
         let plan = (0..writes).map(|_| random.between(0, last) as usize);
         self.plan = plan.collect();
         self.written = 0;
         self.added.clear();
-        self.will = match random.chance(700) {
-            true => TransactionResult::Commit,
-            false => TransactionResult::Abort,
-        };
         self.doing = Doing::Writing;
         self.go_on();
     }
