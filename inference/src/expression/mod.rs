@@ -1,4 +1,4 @@
-//! Expressions over a record, its features and the model's output.
+//! Expressions over a record, its features and the model's output; and templates made of them.
 //!
 //! An expression is read once, and evaluated for each record. It can look up values and compute with them, and
 //! nothing else: it has no statements, loops or side effects.
@@ -74,6 +74,7 @@
 mod functions;
 mod lexer;
 mod reference;
+mod template;
 mod value;
 
 #[cfg(test)]
@@ -87,6 +88,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use reference::{Reference, Root, Scope};
+pub use template::{Template, TemplateError};
 
 use functions::ENGINE;
 use lexer::{Lexed, lex, variable};

@@ -1,6 +1,7 @@
 mod bounds;
 mod errors;
 mod language;
+mod templates;
 
 use std::borrow::Cow;
 
