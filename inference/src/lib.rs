@@ -2,6 +2,7 @@
 //!
 //! - [`spec`]: what the user writes under `[[model]]` and `[[model_topic]]`;
 //! - [`model`]: one file per architecture, and the model's folder on disk;
+//! - [`expression`]: what rules and templates compute from a record, its features and its output;
 //! - [`feature`]: a record's fields to the model's row;
 //! - [`codec`]: bytes of a record to a row, and logits to bytes;
 //! - [`engine`]: the batching queue and the worker threads that own models;
@@ -10,6 +11,7 @@
 
 pub mod codec;
 pub mod engine;
+pub mod expression;
 pub mod feature;
 pub mod model;
 pub mod spec;
