@@ -16,6 +16,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
@@ -95,10 +96,20 @@ pub fn repository() -> PathBuf {
         .expect("the repository")
 }
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that no connection takes as its own end: those are from 32,768 on.
+/// While a broker is away its clients try to connect all the time, and would take its port sooner or later.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Tests that run at the same time begin at places of their own.
+    let begin = std::process::id().wrapping_mul(7_919);
+    let mut ports = (0..COUNT).map(|_| {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        (FIRST + begin.wrapping_add(next) % COUNT) as u16
+    });
+    let is_free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+    ports.find(is_free).expect("a free port")
 }
 
 /// A running `milena serve`, in a folder that goes when it is dropped.

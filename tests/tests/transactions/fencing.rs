@@ -6,14 +6,14 @@ use tests::transaction::{self, Ended};
 use tests::{Isolation, Milena, PATIENCE, eventually};
 
 use super::{
-    TransactionalProducer, expect_committed, nothing_open, producer, queue, topics, uncommitted,
+    TransactionalProducer, expect_committed, nothing_open, producer, topics, uncommitted,
     values_of, write,
 };
 
 /// It was replaced: nothing that it does has an effect any more.
 fn is_fenced(producer: &TransactionalProducer) {
     if producer.begin_transaction().is_ok() {
-        queue(producer, "t", 0, "from a zombie");
+        send_if_possible(producer, 0);
         let _ = producer.flush(PATIENCE);
     }
     for ended in [
@@ -34,6 +34,12 @@ fn is_fenced(producer: &TransactionalProducer) {
     assert!(fenced.contains(&code), "{code:?}: {reason}");
 }
 
+/// As long as it has not learnt that it was replaced, it may try.
+fn send_if_possible(producer: &TransactionalProducer, partition: i32) {
+    let late = BaseRecord::<[u8], [u8]>::to("t").partition(partition);
+    let _ = producer.send(late.payload(b"from a zombie"));
+}
+
 #[test]
 fn a_second_producer_ends_the_transaction_of_the_first_which_can_do_nothing_more() {
     let milena = Milena::start(&topics(&[("t", 2)]));
@@ -46,11 +52,9 @@ fn a_second_producer_ends_the_transaction_of_the_first_which_can_do_nothing_more
     nothing_open(&milena, "t");
     second.begin_transaction().expect("begun");
     write(&second, "t", 0, "1 of the second");
-    // A partition that the first has in its transaction, and one that it has not.
+    // A partition that the second has in its transaction, and one that it has not.
     for partition in [0, 1] {
-        // The first may have told it by the second.
-        let late = BaseRecord::<[u8], [u8]>::to("t").partition(partition);
-        let _ = first.send(late.payload(b"late"));
+        send_if_possible(&first, partition);
     }
     let _ = first.flush(PATIENCE);
     is_fenced(&first);
@@ -61,6 +65,26 @@ fn a_second_producer_ends_the_transaction_of_the_first_which_can_do_nothing_more
         (1, &["2 of the first"]),
     ];
     assert_eq!(uncommitted(&milena, "t"), values_of(&all));
+}
+
+#[test]
+fn a_producer_is_fenced_between_two_transactions_and_before_the_first() {
+    let milena = Milena::start(&topics(&[("t", 1)]));
+    let unused = producer(&milena, "id");
+    let first = producer(&milena, "id");
+    first.begin_transaction().expect("begun");
+    write(&first, "t", 0, "of the first");
+    assert_eq!(transaction::commit(&first), Ended::Committed);
+    // Nothing is open that would have to be aborted.
+    let second = producer(&milena, "id");
+    is_fenced(&unused);
+    is_fenced(&first);
+    second.begin_transaction().expect("begun");
+    write(&second, "t", 0, "of the second");
+    assert_eq!(transaction::commit(&second), Ended::Committed);
+    let expected = ["of the first", "of the second"];
+    expect_committed(&milena, "t", &[(0, &expected)]);
+    assert_eq!(uncommitted(&milena, "t"), values_of(&[(0, &expected)]));
 }
 
 #[test]
