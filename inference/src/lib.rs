@@ -7,6 +7,7 @@
 //! - [`codec`]: bytes of a record to a row, and logits to bytes;
 //! - [`engine`]: the batching queue and the worker threads that own models;
 //! - [`task`]: records in, outputs and positions out, committed together;
+//! - [`state`]: what is remembered of keys;
 //! - [`stream_log`]: the trait that the runtime reads from and commits to.
 
 pub mod codec;
@@ -15,5 +16,6 @@ pub mod expression;
 pub mod feature;
 pub mod model;
 pub mod spec;
+pub mod state;
 pub mod stream_log;
 pub mod task;

@@ -115,17 +115,19 @@ fn reserved(broker: &Broker, topic: &Topic) -> Option<String> {
         TopicKind::Internal => Some("it can't be deleted".to_owned()),
         TopicKind::Derived { model_topic }
         | TopicKind::DeadLetter { model_topic }
+        | TopicKind::Alert { model_topic }
         | TopicKind::Changelog { model_topic }
             if broker.model_topics.is_configured(model_topic) =>
         {
             Some(in_config.to_owned())
         }
-        TopicKind::Derived { .. } | TopicKind::DeadLetter { .. } => None,
+        TopicKind::Derived { .. } | TopicKind::DeadLetter { .. } | TopicKind::Alert { .. } => None,
         TopicKind::Changelog { model_topic } => {
             let topics = broker.catalog.topics();
             let output = topics.iter().find(|other| match &other.kind {
                 TopicKind::Derived { model_topic: of }
-                | TopicKind::DeadLetter { model_topic: of } => of == model_topic,
+                | TopicKind::DeadLetter { model_topic: of }
+                | TopicKind::Alert { model_topic: of } => of == model_topic,
                 _ => false,
             })?;
             Some(format!(

@@ -275,6 +275,13 @@ fn reserved_for(topic: &Topic) -> Option<Refusal> {
                  only the model topic writes it"
             ),
         )),
+        TopicKind::Alert { model_topic } => Some(Refusal::new(
+            ResponseError::PolicyViolation,
+            format!(
+                "'{name}' holds the alerts of model topic '{model_topic}'; \
+                 only the model topic writes it"
+            ),
+        )),
         TopicKind::Internal | TopicKind::Changelog { .. } => Some(Refusal::new(
             ResponseError::InvalidTopicException,
             format!("'{name}' is an internal topic; only the broker writes it"),

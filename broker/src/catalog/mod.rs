@@ -62,6 +62,11 @@ pub enum TopicKind {
         /// The model topic.
         model_topic: String,
     },
+    /// What a model topic's rules produce.
+    Alert {
+        /// The model topic.
+        model_topic: String,
+    },
     /// A model topic's positions, ends and state.
     Changelog {
         /// The model topic.
@@ -87,13 +92,17 @@ impl TopicKind {
             Self::Internal => "the broker itself".to_owned(),
             Self::Derived { model_topic }
             | Self::DeadLetter { model_topic }
+            | Self::Alert { model_topic }
             | Self::Changelog { model_topic } => format!("model topic '{model_topic}'"),
         }
     }
 
     /// Its high watermarks are raised by commits only.
     pub fn is_published(&self) -> bool {
-        matches!(self, Self::Derived { .. } | Self::DeadLetter { .. })
+        matches!(
+            self,
+            Self::Derived { .. } | Self::DeadLetter { .. } | Self::Alert { .. }
+        )
     }
 }
 

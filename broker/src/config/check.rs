@@ -95,7 +95,7 @@ impl Config {
             let key = (source.name.clone(), source.version.clone());
             if let Some((card, footprint)) = loaded_models.get(&key) {
                 check_fit(topic, &source, card, *footprint)
-                    .map_err(|error| Problem::new(at(error.key), error.reason))?;
+                    .map_err(|error| Problem::new(at(&error.key), error.reason))?;
             }
         }
         Ok(())

@@ -4,12 +4,12 @@
 //! refused with the file, the line, the key's path and the value ([`ConfigError`]).
 //! `config/milena.toml` explains every key and has the same values as [`Config::default`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use inference::spec::{ModelSpec, ModelTopicSpec, Spanned};
+use inference::spec::{EventTimeSpec, ModelSpec, ModelTopicSpec, Spanned};
 use serde::Deserialize;
 
 use crate::broker::Settings;
@@ -231,6 +231,9 @@ pub struct TopicSection {
     /// Topic configs under Kafka's names.
     #[serde(default)]
     pub configs: BTreeMap<String, ConfigValue>,
+    /// Where model topics find the event time of its records; in their timestamps without it.
+    #[serde(default)]
+    pub event_time: Option<EventTimeSpec>,
 }
 
 /// A topic config's value, written as TOML likes it.
@@ -309,6 +312,14 @@ impl Config {
             queued_max_request_bytes: broker.queued_max_request_bytes,
             queued_max_response_bytes: broker.queued_max_response_bytes,
         }
+    }
+
+    /// Where topics' event times are.
+    pub fn event_times(&self) -> HashMap<String, EventTimeSpec> {
+        let topics = self.topic.iter();
+        topics
+            .filter_map(|topic| Some((topic.name.clone(), topic.event_time.clone()?)))
+            .collect()
     }
 
     /// Who may connect.

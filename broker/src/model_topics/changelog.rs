@@ -118,12 +118,46 @@ impl CommitBatch {
     }
 }
 
-/// Blocking. Reads a whole changelog; `state` gets every state change in order.
-pub(super) fn replay(
-    log: &PartitionLog,
-    mut state: impl FnMut(i32, &[u8], Option<&[u8]>),
-) -> Result<Committed, ReplayError> {
+/// Blocking. Reads a whole changelog for what is committed, state aside.
+pub(super) fn replay(log: &PartitionLog) -> Result<Committed, ReplayError> {
     let mut committed = Committed::default();
+    each(log, |record| {
+        match decode(record.key.as_deref(), record.value.as_deref())? {
+            Entry::Position(key, next) => {
+                committed.positions.insert(key, next);
+            }
+            Entry::OutputEnd(key, end) => {
+                committed.ends.insert(key, end);
+            }
+            Entry::State { .. } => committed.has_state = true,
+        }
+        Ok(())
+    })?;
+    Ok(committed)
+}
+
+/// Blocking. Reads a whole changelog; `state` gets every change of state, in order: its offset, its task, its key and its
+/// value.
+pub(super) fn replay_state(
+    log: &PartitionLog,
+    mut state: impl FnMut(Offset, i32, Bytes, Option<Bytes>),
+) -> Result<(), ReplayError> {
+    each(log, |record| {
+        if let Entry::State { task, key, .. } =
+            decode(record.key.as_deref(), record.value.as_deref())?
+            && let Some(whole) = &record.key
+        {
+            let key = whole.slice_ref(key);
+            state(record.offset, task, key, record.value);
+        }
+        Ok(())
+    })
+}
+
+fn each(
+    log: &PartitionLog,
+    mut take: impl FnMut(batch::Record) -> Result<(), String>,
+) -> Result<(), ReplayError> {
     let mut offset = log.offsets().log_start_offset;
     loop {
         let fetched = match log.read(offset, READ_BYTES, true, ReadLimit::LogEnd)? {
@@ -131,7 +165,7 @@ pub(super) fn replay(
             Read::Cold(cold) => cold.load()?,
         };
         if fetched.records.is_empty() {
-            return Ok(committed);
+            return Ok(());
         }
         let mut rest = fetched.records;
         while !rest.is_empty() {
@@ -143,25 +177,8 @@ pub(super) fn replay(
                 continue;
             }
             for record in batch::records::decode(&bytes, MAX_BATCH_BYTES)? {
-                let entry =
-                    decode(record.key.as_deref(), record.value.as_deref()).map_err(|reason| {
-                        ReplayError::Record {
-                            offset: record.offset,
-                            reason,
-                        }
-                    })?;
-                match entry {
-                    Entry::Position(key, next) => {
-                        committed.positions.insert(key, next);
-                    }
-                    Entry::OutputEnd(key, end) => {
-                        committed.ends.insert(key, end);
-                    }
-                    Entry::State { task, key, value } => {
-                        committed.has_state = true;
-                        state(task, key, value);
-                    }
-                }
+                let at = record.offset;
+                take(record).map_err(|reason| ReplayError::Record { offset: at, reason })?;
             }
         }
     }

@@ -4,20 +4,23 @@
 //! revoked; partitions that are added later are tasks that are assigned later. Reading is in [`super::reader`]; the commit, which is the heart of it, in
 //! [`super::commit`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use inference::spec::Start;
 use inference::stream_log::{
-    Commit, CommitError, Error, Event, InputEnd, OutputTopic, Positions, StateSink, StreamLog, Task,
+    Commit, CommitError, Error, Event, InputEnd, OutputTopic, Positions, StateSink, StatesSink,
+    StreamLog, TableRecord, Task,
 };
 use storage::partition_log::{Durability, ReadLimit};
 use storage::{Offset, PartitionLog};
 use tokio::runtime::Handle;
+use uuid::Uuid;
 
-use super::changelog::{self, CommitBatch, Committed, TopicPartitionId};
+use super::changelog::{CommitBatch, Committed, TopicPartitionId};
 use super::commit::Committer;
 use super::reader::Reader;
+use super::{restore, tables};
 use crate::catalog::Topic;
 use crate::clock::Clock;
 
@@ -29,7 +32,12 @@ pub(super) struct Topics {
     pub derived: Arc<Topic>,
     /// `None` where nothing is sent to one.
     pub dead_letter: Option<Arc<Topic>>,
+    /// Of its rules.
+    pub alerts: Vec<Arc<Topic>>,
+    /// That its features look up.
+    pub tables: Vec<Arc<Topic>>,
     pub changelog: Arc<PartitionLog>,
+    pub changelog_id: Uuid,
 }
 
 impl Topics {
@@ -37,6 +45,7 @@ impl Topics {
         match topic {
             OutputTopic::Derived => Some(&self.derived),
             OutputTopic::DeadLetter => self.dead_letter.as_deref(),
+            OutputTopic::Alert(number) => self.alerts.get(number).map(AsRef::as_ref),
         }
     }
 
@@ -218,28 +227,31 @@ impl EmbeddedLog {
         Ok(())
     }
 
-    async fn restore_state(
-        &self,
-        task: Task,
-        sink: &mut (dyn StateSink + Send),
-    ) -> Result<(), Error> {
-        let log = self.topics.get().changelog.clone();
-        let changes = tokio::task::spawn_blocking(move || {
-            let mut changes = Vec::new();
-            changelog::replay(&log, |of, key, value| {
-                if of == task.partition {
-                    changes.push((key.to_vec(), value.map(<[u8]>::to_vec)));
-                }
-            })
-            .map(|_| changes)
-        })
-        .await
-        .map_err(|e| Error::Fatal(format!("changelog replay: {e}")))?
-        .map_err(|e| Error::Fatal(format!("changelog: {e}")))?;
-        for (key, value) in &changes {
-            sink.put(key, value.as_deref());
+    async fn positions_of(&self, task: Task) -> Result<Positions, Error> {
+        let mut positions = Positions::new();
+        for (input, topic) in self.topics.get().inputs.iter().enumerate() {
+            let next = match self.committed((topic.id, task.partition)) {
+                Some(next) => next,
+                None => self.first_position(task, topic).await?,
+            };
+            positions.insert(input, next);
         }
-        Ok(())
+        self.reader.seek(task, &positions);
+        Ok(positions)
+    }
+}
+
+/// Passes the state of one task on.
+struct OfTask<'s> {
+    task: Task,
+    sink: &'s mut (dyn StateSink + Send),
+}
+
+impl StatesSink for OfTask<'_> {
+    fn put(&mut self, task: Task, key: &[u8], value: Option<&[u8]>) {
+        if task == self.task {
+            self.sink.put(key, value);
+        }
     }
 }
 
@@ -253,19 +265,43 @@ impl StreamLog for EmbeddedLog {
         task: Task,
         sink: &mut (dyn StateSink + Send),
     ) -> Result<Positions, Error> {
-        if self.has_state || self.committer.has_written_state() {
-            self.restore_state(task, sink).await?;
+        let mut sink = OfTask { task, sink };
+        let mut all = self.restore_all(&[task], Some(&mut sink)).await?;
+        Ok(all.remove(&task).unwrap_or_default())
+    }
+
+    async fn restore_all(
+        &self,
+        tasks: &[Task],
+        states: Option<&mut (dyn StatesSink + Send)>,
+    ) -> Result<BTreeMap<Task, Positions>, Error> {
+        let has_state = self.has_state || self.committer.has_written_state();
+        if let (true, Some(states)) = (has_state, states) {
+            let topics = self.topics.get();
+            restore::state(&topics.derived.name, &topics.changelog, tasks, states).await?;
         }
-        let mut positions = Positions::new();
-        for (input, topic) in self.topics.get().inputs.iter().enumerate() {
-            let next = match self.committed((topic.id, task.partition)) {
-                Some(next) => next,
-                None => self.first_position(task, topic).await?,
-            };
-            positions.insert(input, next);
+        let mut all = BTreeMap::new();
+        for &task in tasks {
+            all.insert(task, self.positions_of(task).await?);
         }
-        self.reader.seek(task, &positions);
-        Ok(positions)
+        Ok(all)
+    }
+
+    fn state_version(&self) -> Option<String> {
+        let topics = self.topics.get();
+        let end = topics.changelog.offsets().log_end_offset;
+        Some(format!("{}:{end}", topics.changelog_id))
+    }
+
+    async fn read_table(
+        &self,
+        table: &str,
+        positions: &mut BTreeMap<i32, i64>,
+    ) -> Result<Vec<TableRecord>, Error> {
+        let topics = self.topics.get();
+        let topic = topics.tables.iter().find(|topic| topic.name == table);
+        let topic = topic.ok_or_else(|| Error::Fatal(format!("there is no table {table:?}")))?;
+        tables::read(topic, positions).await
     }
 
     async fn commit(&self, commits: Arc<[Commit]>) -> Result<(), CommitError> {

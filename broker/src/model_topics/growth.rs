@@ -14,6 +14,8 @@ pub(super) struct Feed {
     pub model_topic: String,
     pub inputs: Vec<String>,
     pub outputs: Vec<String>,
+    /// Keys must stay in their partitions: what is remembered of them is there.
+    pub keeps_keys: bool,
 }
 
 /// What is to be done.
@@ -76,6 +78,14 @@ fn spread(
         if causes.is_empty() {
             continue;
         }
+        if feed.keeps_keys {
+            let reason = format!(
+                "model topic '{}' keeps state by the records' keys, which would be in other partitions: give it a key \
+                 ('key = \"$.field\"'), and its state is kept in partitions of its own",
+                feed.model_topic
+            );
+            return Err((causes, reason));
+        }
         let mut counts = feed
             .inputs
             .iter()
@@ -112,6 +122,7 @@ mod tests {
             model_topic: model_topic.to_owned(),
             inputs: inputs.iter().map(|input| (*input).to_owned()).collect(),
             outputs: vec![model_topic.to_owned(), format!("{model_topic}.dlq")],
+            keeps_keys: false,
         }
     }
 

@@ -14,8 +14,12 @@ mod changelog;
 mod commit;
 mod embedded;
 mod growth;
+mod jobs;
+mod purge;
 mod reader;
 mod recovery;
+mod restore;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod topics;
@@ -26,8 +30,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use inference::engine::Engine;
-use inference::spec::{ModelSpec, ModelTopicSpec, Spanned};
-use inference::task::{Running, check_fit};
+use inference::spec::{EventTimeSpec, ModelSpec, ModelTopicSpec, Spanned};
+use inference::task::{Origins, Running, StateReader, Surroundings, check_fit};
 use storage::LogDir;
 use tokio::runtime::Handle;
 
@@ -36,10 +40,14 @@ use crate::clock::Clock;
 use crate::group::ReadOnlyGroups;
 use embedded::{CommittedPositions, EmbeddedLog, Growing, Topics};
 use growth::Feed;
+use jobs::{Job, Role, repartition_of};
 use recovery::Recovered;
 
 /// A model topic's positions are shown as the consumer group of this prefix and its name.
 pub const GROUP_PREFIX: &str = "milena.";
+
+/// Where state goes that memory has no room for, in the data folder.
+const STATE_FOLDER: &str = ".state";
 
 /// Why the model topics could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +83,8 @@ pub struct Setup {
     pub base_dir: PathBuf,
     /// Partitions of an input that is created.
     pub num_partitions: i32,
+    /// Where topics' event times are.
+    pub event_times: HashMap<String, EventTimeSpec>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -86,6 +96,9 @@ pub struct Registry {
     feeds: Vec<Feed>,
     running: tokio::sync::Mutex<Vec<Running>>,
     live: BTreeMap<String, Live>,
+    /// Of model topics whose state may be asked for.
+    states: BTreeMap<String, StateReader>,
+    purge: Option<tokio::task::JoinHandle<()>>,
     /// One growth at a time.
     growth: tokio::sync::Mutex<()>,
 }
@@ -121,24 +134,27 @@ impl Registry {
 
         let mut topics = BTreeMap::new();
         let specs = topics::in_dependency_order(specs);
-        for spec in &specs {
-            let found = topics::ensure(spec, &setup.catalog, setup.num_partitions).await?;
-            topics.insert(spec.name().to_owned(), found);
+        let jobs: Vec<Job> = specs.into_iter().flat_map(Job::of).collect();
+        for job in &jobs {
+            let found = topics::ensure(job, &setup.catalog, setup.num_partitions).await?;
+            topics.insert(job.spec.name().to_owned(), found);
         }
         let mut recovered = recover(&setup).await?;
 
         let turns = Arc::new(turns::Turns::default());
         let mut registry = Self {
-            feeds: specs.iter().map(|spec| feed(spec)).collect(),
+            feeds: jobs.iter().map(feed).collect(),
             ..Self::default()
         };
         let running = registry.running.get_mut();
-        for spec in specs {
+        let mut purged = Vec::new();
+        for job in jobs {
+            let spec = Arc::clone(&job.spec);
             let name = spec.name().to_owned();
             if recovered.failed.contains_key(&name) {
                 continue;
             }
-            let (Some(topics), Some(engine)) = (topics.remove(&name), engines.get(&name)) else {
+            let Some(topics) = topics.remove(&name) else {
                 continue;
             };
             let log = EmbeddedLog::new(
@@ -153,12 +169,33 @@ impl Registry {
                 growing: log.growing(),
                 positions: log.positions(),
             };
+            if matches!(job.role, Role::Repartitioned(_)) {
+                purged.push((live.growing.clone(), live.positions.clone()));
+            }
             registry.live.insert(name.clone(), live);
-            let topic = inference::task::spawn(spec, engine.clone(), log)
-                .map_err(|error| StartError::new(&name, error.to_string()))?;
+            let topic = match (&job.role, engines.get(&name)) {
+                (Role::Repartitions(_), _) => inference::task::spawn_rekey(spec, log),
+                (_, None) => continue,
+                (_, Some(engine)) => {
+                    let surroundings = surroundings(&setup, &job);
+                    inference::task::spawn_in(spec, engine.clone(), log, surroundings)
+                }
+            };
+            let topic = topic.map_err(|error| StartError::new(&name, error.to_string()))?;
+            if let (true, Some(state)) = (job.spec.state.query, topic.state()) {
+                registry.states.insert(name, state);
+            }
             running.push(topic);
         }
+        if !purged.is_empty() {
+            registry.purge = Some(tokio::spawn(purge::run(setup.catalog.clone(), purged)));
+        }
         Ok(registry)
+    }
+
+    /// Who knows a model topic's state, where it has one that may be asked for.
+    pub fn state(&self, model_topic: &str) -> Option<StateReader> {
+        self.states.get(model_topic).cloned()
     }
 
     /// Whether a model topic is in the config.
@@ -231,7 +268,10 @@ impl Registry {
                 inputs: before.inputs.iter().map(now).collect(),
                 derived: now(&before.derived),
                 dead_letter: before.dead_letter.as_ref().map(now),
+                alerts: before.alerts.iter().map(now).collect(),
+                tables: before.tables.iter().map(now).collect(),
                 changelog: Arc::clone(&before.changelog),
+                changelog_id: before.changelog_id,
             };
             if topics.tasks() > before.tasks() {
                 let tasks = topics.tasks();
@@ -243,6 +283,9 @@ impl Registry {
 
     /// Stops all: each ends its commit in flight first. Those that read others stop last.
     pub async fn stop(&self) {
+        if let Some(purge) = &self.purge {
+            purge.abort();
+        }
         for running in self.running.lock().await.drain(..) {
             running.stop().await;
         }
@@ -280,15 +323,58 @@ impl ReadOnlyGroups for Registry {
     }
 }
 
-fn feed(spec: &ModelTopicSpec) -> Feed {
+fn feed(job: &Job) -> Feed {
+    let spec = &job.spec;
     let name = spec.name().to_owned();
-    Feed {
-        inputs: spec.inputs().map(str::to_owned).collect(),
-        outputs: [Some(name.clone()), spec.dead_letter_topic()]
+    // Where records are brought to their keys, these stay in the partitions that they are in.
+    let outputs = match job.repartitions() {
+        true => Vec::new(),
+        false => [Some(name.clone()), spec.dead_letter_topic()]
             .into_iter()
             .flatten()
+            .chain(spec.alert_topics())
             .collect(),
+    };
+    Feed {
+        inputs: spec.inputs().map(str::to_owned).collect(),
+        outputs,
+        keeps_keys: spec.is_stateful() && job.role == Role::Whole,
         model_topic: name,
+    }
+}
+
+/// What a job needs to know beside its topics.
+fn surroundings(setup: &Setup, job: &Job) -> Surroundings {
+    let inputs: Arc<[String]> = match &job.role {
+        Role::Repartitioned(inputs) => inputs.clone().into(),
+        _ => job.spec.inputs().map(str::to_owned).collect(),
+    };
+    let event_times = inputs
+        .iter()
+        .map(|input| setup.event_times.get(input).cloned());
+    let event_times = event_times.collect();
+    let origins = matches!(job.role, Role::Repartitioned(_)).then(|| {
+        let (catalog, names) = (Arc::clone(&setup.catalog), Arc::clone(&inputs));
+        let count = move |name: &String| {
+            catalog
+                .topic(name)
+                .map_or(0, |topic| topic.partition_count())
+        };
+        Origins {
+            inputs: Arc::clone(&inputs),
+            partitions: Arc::new(move || names.iter().map(&count).collect()),
+        }
+    });
+    Surroundings {
+        event_times,
+        origins,
+        state_folder: Some(
+            setup
+                .log_dir
+                .path()
+                .join(STATE_FOLDER)
+                .join(job.spec.name()),
+        ),
     }
 }
 

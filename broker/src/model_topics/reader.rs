@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::embedded::{READ_LIMIT, Topics};
 
 /// The largest decompressed batch that is opened.
-const MAX_BATCH_BYTES: usize = 64 << 20;
+pub(super) const MAX_BATCH_BYTES: usize = 64 << 20;
 /// No further batch is opened where those of one read have come to this much in memory: compressed
 /// ones may be a thousand times larger than what is read of them.
 const MAX_OPENED_BYTES: usize = 1 << 20;
@@ -348,7 +348,7 @@ fn push_events(
 }
 
 /// A batch is part of a transaction that was aborted.
-fn is_aborted(batch: &Batch<'_>, aborted: &[AbortedTransaction]) -> bool {
+pub(super) fn is_aborted(batch: &Batch<'_>, aborted: &[AbortedTransaction]) -> bool {
     let (producer_id, offset) = (batch.producer_id(), batch.base_offset());
     batch.is_transactional()
         && aborted.iter().any(|transaction| {

@@ -13,6 +13,7 @@ use storage::{Offset, PartitionLog};
 use tokio::task::JoinError;
 
 use super::changelog::{self, Committed, TopicPartitionId};
+use super::repartition_of;
 use crate::catalog::{Topic, TopicKind};
 
 /// Why derived partitions could not be made readable.
@@ -126,12 +127,19 @@ fn publish_all(topics: &[Arc<Topic>], failed: BTreeMap<String, RecoveryError>) -
         }
     }
     for topic in topics {
-        let (TopicKind::Derived { model_topic } | TopicKind::DeadLetter { model_topic }) =
-            &topic.kind
+        let (TopicKind::Derived { model_topic }
+        | TopicKind::DeadLetter { model_topic }
+        | TopicKind::Alert { model_topic }) = &topic.kind
         else {
             continue;
         };
-        if recovered.failed.contains_key(model_topic) {
+        // What brings its records to their keys writes dead letters, too.
+        let repartition = repartition_of(model_topic);
+        let writers = [model_topic, &repartition];
+        if writers
+            .iter()
+            .any(|writer| recovered.failed.contains_key(*writer))
+        {
             continue;
         }
         for (partition, log) in (0..).zip(&topic.partitions) {
@@ -147,7 +155,7 @@ fn publish_all(topics: &[Arc<Topic>], failed: BTreeMap<String, RecoveryError>) -
 fn replay(topic: &Topic) -> Result<Committed, RecoveryError> {
     let mut committed = Committed::default();
     for log in &topic.partitions {
-        let found = changelog::replay(log, |_, _, _| {}).map_err(|e| RecoveryError::Changelog {
+        let found = changelog::replay(log).map_err(|e| RecoveryError::Changelog {
             topic: topic.name.clone(),
             reason: e.to_string(),
         })?;

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use inference::spec::ModelTopicSpec;
+use uuid::Uuid;
 
 use super::StartError;
 use super::embedded::Topics;
+use super::jobs::Job;
 use crate::catalog::{
     Catalog, CatalogError, ConfigChange, ConfigOperation, ConfigTarget, Growth, NewTopic, Topic,
     TopicKind,
@@ -14,6 +16,9 @@ use crate::catalog::{
 
 /// Small, so that compaction reaches most of a changelog and a start has little to replay.
 const CHANGELOG_SEGMENT_BYTES: (&str, &str) = ("segment.bytes", "16777216");
+
+/// Records on their way to their keys go when they have been read, and not before.
+const KEEP_ALL: [(&str, &str); 2] = [("retention.ms", "-1"), ("retention.bytes", "-1")];
 
 /// In an order in which every input comes before what is derived from it. The config's check has
 /// refused cycles.
@@ -35,13 +40,15 @@ pub(super) fn in_dependency_order(mut specs: Vec<Arc<ModelTopicSpec>>) -> Vec<Ar
     ordered
 }
 
-/// Finds the topics of `spec`, creating those that are missing: inputs with `num_partitions`,
-/// outputs with as many as the inputs have. Outputs that have fewer get more.
+/// Finds the topics of a job, creating those that are missing: inputs with `num_partitions`,
+/// outputs with as many as the inputs have. Outputs that have fewer get more, but for one that brings records to their
+/// keys, which stay where they are.
 pub(super) async fn ensure(
-    spec: &ModelTopicSpec,
+    job: &Job,
     catalog: &Catalog,
     num_partitions: i32,
 ) -> Result<Topics, StartError> {
+    let spec = &*job.spec;
     let name = spec.name();
     let mut inputs = Vec::new();
     for input in spec.inputs() {
@@ -58,33 +65,71 @@ pub(super) async fn ensure(
         inputs.push(topic);
     }
     let partitions = same_partitions(name, &inputs)?;
-    let model_topic = name.to_owned();
-    let derived = output(
-        catalog,
-        name,
-        name,
-        partitions,
-        TopicKind::Derived {
-            model_topic: model_topic.clone(),
-        },
-    )
-    .await?;
+    let kind = TopicKind::Derived {
+        model_topic: name.to_owned(),
+    };
+    let derived = match (job.repartitions(), catalog.topic(name)) {
+        (true, Some(topic)) if topic.kind == kind => topic,
+        (true, None) => create(catalog, name, partitions, kind, &KEEP_ALL).await?,
+        _ => output(catalog, name, name, partitions, kind).await?,
+    };
     let dead_letter = match spec.dead_letter_topic() {
         Some(dlq) => {
             let kind = TopicKind::DeadLetter {
-                model_topic: model_topic.clone(),
+                model_topic: job.owner().to_owned(),
             };
-            Some(output(catalog, name, &dlq, partitions, kind).await?)
+            Some(dead_letters(catalog, name, &dlq, partitions, kind).await?)
         }
         None => None,
     };
-    let changelog = changelog(catalog, spec).await?;
+    let mut alerts = Vec::new();
+    for alert in spec.alert_topics() {
+        let kind = TopicKind::Alert {
+            model_topic: name.to_owned(),
+        };
+        alerts.push(output(catalog, name, &alert, partitions, kind).await?);
+    }
+    let mut tables = Vec::new();
+    for table in spec.tables() {
+        tables.push(match catalog.topic(&table) {
+            Some(topic) => topic,
+            None => {
+                let compacted = [("cleanup.policy", "compact")];
+                create(
+                    catalog,
+                    &table,
+                    num_partitions,
+                    TopicKind::Ordinary,
+                    &compacted,
+                )
+                .await?
+            }
+        });
+    }
+    let (changelog_id, changelog) = changelog(catalog, spec).await?;
     Ok(Topics {
         inputs,
         derived,
         dead_letter,
+        alerts,
+        tables,
         changelog,
+        changelog_id,
     })
+}
+
+/// Dead letters of one partition may come from several, so there may be more partitions than wanted.
+async fn dead_letters(
+    catalog: &Catalog,
+    model_topic: &str,
+    name: &str,
+    partitions: i32,
+    kind: TopicKind,
+) -> Result<Arc<Topic>, StartError> {
+    match catalog.topic(name) {
+        Some(topic) if topic.kind == kind && topic.partition_count() > partitions => Ok(topic),
+        _ => output(catalog, model_topic, name, partitions, kind).await,
+    }
 }
 
 fn same_partitions(name: &str, inputs: &[Arc<Topic>]) -> Result<i32, StartError> {
@@ -156,7 +201,7 @@ async fn grow(catalog: &Catalog, name: &str, partitions: i32) -> Result<Arc<Topi
 async fn changelog(
     catalog: &Catalog,
     spec: &ModelTopicSpec,
-) -> Result<Arc<storage::PartitionLog>, StartError> {
+) -> Result<(Uuid, Arc<storage::PartitionLog>), StartError> {
     let name = spec.changelog_topic();
     let kind = TopicKind::Changelog {
         model_topic: spec.name().to_owned(),
@@ -186,10 +231,8 @@ async fn changelog(
         let failed = |error: CatalogError| StartError::new(spec.name(), error.to_string());
         altered.await.map_err(failed)?;
     }
-    topic
-        .partitions
-        .first()
-        .cloned()
+    let log = topic.partitions.first().cloned();
+    log.map(|log| (topic.id, log))
         .ok_or_else(|| StartError::new(spec.name(), format!("topic '{name}' has no partition")))
 }
 

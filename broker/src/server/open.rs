@@ -137,6 +137,7 @@ async fn open_broker(
         model_topics: config.model_topic.clone(),
         base_dir: config.base_dir.clone(),
         num_partitions: config.broker.num_partitions,
+        event_times: config.event_times(),
         clock: clock.clone(),
     });
     let model_topics = Arc::new(model_topics.await?);

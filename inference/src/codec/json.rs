@@ -122,7 +122,7 @@ impl JsonText {
 
 /// Picks fields out of JSON records.
 #[derive(Clone, Debug, Default)]
-struct Picker {
+pub struct Picker {
     tree: Node,
     /// What errors call each field.
     labels: Vec<String>,
@@ -130,7 +130,7 @@ struct Picker {
 
 impl Picker {
     /// Has another field picked; returns its place.
-    fn add(&mut self, path: &JsonPath, label: &str) -> usize {
+    pub fn add(&mut self, path: &JsonPath, label: &str) -> usize {
         let slot = self.labels.len();
         self.tree.insert(path.steps(), slot);
         self.labels.push(label.to_owned());
@@ -138,7 +138,7 @@ impl Picker {
     }
 
     /// A record's fields.
-    fn pick<'r>(&self, record: &'r [u8]) -> Result<Vec<Field<'r>>, JsonError> {
+    pub fn pick<'r>(&self, record: &'r [u8]) -> Result<Vec<Field<'r>>, JsonError> {
         match self.pick_quickly(record) {
             Some(fields) => Ok(fields),
             None => self.pick_or_explain(record),
@@ -343,11 +343,14 @@ impl<'de> Visitor<'de> for Pick<'_, 'de> {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
-        self.set(Field::Number(value as f64))
+        self.set(match i64::try_from(value) {
+            Ok(value) => Field::Integer(value),
+            Err(_) => Field::Number(value as f64),
+        })
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
-        self.set(Field::Number(value as f64))
+        self.set(Field::Integer(value))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {

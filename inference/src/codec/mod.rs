@@ -5,7 +5,7 @@ mod output;
 mod raw;
 mod text;
 
-pub use json::{JsonDecoder, JsonError, JsonText};
+pub use json::{JsonDecoder, JsonError, JsonText, Picker};
 pub use output::OutputEncoder;
 pub use raw::{RawError, decode_raw};
 pub use text::{TextDecoder, TextError};

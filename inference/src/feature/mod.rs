@@ -3,7 +3,13 @@
 //! [`Features`] is the inputs of a [`crate::model::card::ModelCard`] made ready: it turns picked fields into
 //! a row. Arithmetic is in f64, the row in f32; a number that is not finite after it is an error.
 
+pub mod aggregate;
+pub mod cells;
+pub mod hash;
+pub mod pane;
 mod path;
+pub mod plan;
+pub mod window;
 
 pub use path::{JsonPath, MAX_STEPS, PathError, Step};
 
@@ -19,6 +25,8 @@ pub enum Field<'a> {
     Absent,
     /// `null`.
     Null,
+    /// A whole number, as it is written.
+    Integer(i64),
     /// A number.
     Number(f64),
     /// `true` or `false`.
@@ -34,6 +42,7 @@ impl std::fmt::Display for Field<'_> {
         match self {
             Self::Absent => f.write_str("absent"),
             Self::Null => f.write_str("null"),
+            Self::Integer(number) => write!(f, "{number}"),
             Self::Number(number) => write!(f, "{number}"),
             Self::Bool(bool) => write!(f, "{bool}"),
             Self::Text(text) => {
@@ -114,6 +123,22 @@ impl Features {
             .map_or("?", |input| input.label.as_str())
     }
 
+    /// Appends what one of the inputs gives of a record's row.
+    pub fn encode_input(
+        &self,
+        index: usize,
+        field: &Field<'_>,
+        row: &mut Vec<f32>,
+    ) -> Result<(), FieldError> {
+        let Some(input) = self.inputs.get(index) else {
+            return Ok(());
+        };
+        input.encode(field, row).map_err(|reason| FieldError {
+            field: input.label.clone(),
+            reason,
+        })
+    }
+
     /// Appends a record's row; on error `row` is as it was. `fields` are in the inputs' order.
     pub fn encode(&self, fields: &[Field<'_>], row: &mut Vec<f32>) -> Result<(), FieldError> {
         let before = row.len();
@@ -166,6 +191,7 @@ impl Input {
                 std,
             } => {
                 let number = match (field, default) {
+                    (Field::Integer(number), _) => *number as f64,
                     (Field::Number(number), _) => *number,
                     (Field::Bool(bool), _) => f64::from(u8::from(*bool)),
                     (Field::Absent | Field::Null, Some(default)) => *default,

@@ -1,11 +1,11 @@
-//! Durations as they are written: a whole number and `us`, `ms`, `s` or `m`.
+//! Durations as they are written: a whole number and `us`, `ms`, `s`, `m`, `h` or `d`.
 
 use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error};
 use toml::Spanned;
 
-use super::{MAX_BATCH_DELAY, MAX_TIMEOUT};
+use super::{MAX_BATCH_DELAY, MAX_TIMEOUT, MAX_WINDOW};
 
 /// A batch's delay, no longer than the longest.
 pub(super) fn delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -21,12 +21,33 @@ pub(super) fn timeout<'de, D: Deserializer<'de>>(
     Ok(Some(Spanned::new(written.span(), timeout)))
 }
 
+/// A window's length, or its grace, no longer than the longest.
+pub(super) fn optional<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    up_to(&String::deserialize(deserializer)?, MAX_WINDOW).map(Some)
+}
+
+/// How long something is waited for.
+pub(super) fn wait<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    up_to(&String::deserialize(deserializer)?, MAX_WINDOW)
+}
+
+/// How long state is kept.
+pub(super) fn state<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Spanned<Duration>, D::Error> {
+    let written = Spanned::<String>::deserialize(deserializer)?;
+    let duration = up_to(written.get_ref(), MAX_WINDOW)?;
+    Ok(Spanned::new(written.span(), duration))
+}
+
 fn up_to<E: Error>(text: &str, longest: Duration) -> Result<Duration, E> {
     match parse(text) {
         Some(duration) if duration <= longest => Ok(duration),
         Some(_) => Err(E::custom(format!("{text:?} is longer than {longest:?}"))),
         None => Err(E::custom(format!(
-            "{text:?} is not a duration like \"10ms\", \"5s\" or \"1m\""
+            "{text:?} is not a duration like \"10ms\", \"5s\", \"1m\", \"2h\" or \"7d\""
         ))),
     }
 }
@@ -40,6 +61,8 @@ fn parse(text: &str) -> Option<Duration> {
         "ms" => Some(Duration::from_millis(number)),
         "s" => Some(Duration::from_secs(number)),
         "m" => Some(Duration::from_secs(number.checked_mul(60)?)),
+        "h" => Some(Duration::from_secs(number.checked_mul(3600)?)),
+        "d" => Some(Duration::from_secs(number.checked_mul(24 * 3600)?)),
         _ => None,
     }
 }
@@ -54,13 +77,15 @@ mod tests {
         assert_eq!(parse("250us"), Some(Duration::from_micros(250)));
         assert_eq!(parse("5s"), Some(Duration::from_secs(5)));
         assert_eq!(parse("2 m"), Some(Duration::from_secs(120)));
+        assert_eq!(parse("3h"), Some(Duration::from_secs(3 * 3600)));
+        assert_eq!(parse("7d"), Some(Duration::from_secs(7 * 24 * 3600)));
         for bad in [
             "",
             "5",
             "ms",
             "-1s",
             "1.5s",
-            "1h",
+            "1w",
             "99999999999999999999s",
             "18446744073709551615m",
         ] {

@@ -27,6 +27,7 @@
 
 mod check;
 mod duration;
+mod feature;
 mod size;
 
 use std::path::{Path, PathBuf};
@@ -37,8 +38,13 @@ use serde::{Deserialize, Serialize};
 pub use toml::Spanned;
 
 pub use check::{Problem, SpecError, check};
+pub use feature::{
+    Aggregate, Cast, DEFAULT_STATE_BYTES, DEFAULT_TTL, EventTimeSpec, FeatureDefault, FeatureSpec,
+    Late, LookupSpec, Op, RuleSpec, Scale, StateSpec, TimeFormat, WindowSpec,
+};
 
 use crate::engine::{BatchLimits, EngineConfig};
+use crate::expression::Template;
 use crate::feature::JsonPath;
 use crate::model::card::ModelTask;
 use crate::model::text::{Overflow, Pooling};
@@ -54,6 +60,12 @@ pub const MAX_BATCH_TOKENS: usize = 1 << 20;
 pub const MAX_WORKERS: usize = 256;
 /// Longest that a model may be given for a batch.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Longest window, grace and time to live.
+pub const MAX_WINDOW: Duration = Duration::from_secs(366 * 24 * 3600);
+/// Most slices of a sliding window, and most records of a window by count.
+pub const MAX_SLICES: usize = 1000;
+/// Most features of a model topic, and most rules.
+pub const MAX_FEATURES: usize = 256;
 /// Longest wait for a fuller batch.
 pub const MAX_BATCH_DELAY: Duration = Duration::from_secs(60);
 
@@ -260,6 +272,28 @@ pub struct ModelTopicSpec {
     /// What becomes of a record that fails.
     #[serde(default)]
     pub on_error: OnErrorSpec,
+    /// The field that state is keyed by; the record's key without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<JsonPath>,
+    /// What becomes of a record whose window has closed.
+    #[serde(default)]
+    pub late: Late,
+    /// An input partition without records for so long does not hold back the time of the others.
+    #[serde(default = "default_idle_timeout", deserialize_with = "duration::wait")]
+    pub idle_timeout: Duration,
+    /// What is remembered of keys.
+    #[serde(default)]
+    pub state: StateSpec,
+    /// `[[model_topic.feature]]`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub feature: Vec<FeatureSpec>,
+    /// `[[model_topic.rule]]`
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rule: Vec<RuleSpec>,
+}
+
+fn default_idle_timeout() -> Duration {
+    Duration::from_secs(60)
 }
 
 impl ModelTopicSpec {
@@ -309,11 +343,61 @@ impl ModelTopicSpec {
 
     /// The dead-letter topic, `None` where nothing is sent to one.
     pub fn dead_letter_topic(&self) -> Option<String> {
-        let used = self.on_error.decode == OnError::Dlq || self.on_error.infer == OnError::Dlq;
+        let OnErrorSpec {
+            decode,
+            features,
+            infer,
+            ..
+        } = self.on_error;
+        let used = [decode, infer].contains(&OnError::Dlq)
+            || (self.has_plan() && features == OnError::Dlq)
+            || (self.is_stateful() && self.late == Late::Dlq);
         used.then(|| match &self.on_error.dlq {
             Some(name) => name.get_ref().clone(),
             None => format!("{}.dlq", self.name()),
         })
+    }
+
+    /// The topics that its rules produce to, each once, in the order of the rules.
+    pub fn alert_topics(&self) -> Vec<String> {
+        let mut topics: Vec<String> = Vec::new();
+        for rule in &self.rule {
+            if !topics.contains(rule.produce.get_ref()) {
+                topics.push(rule.produce.get_ref().clone());
+            }
+        }
+        topics
+    }
+
+    /// Whether more is made of a record than the model's row, and of an answer than its value.
+    pub fn has_plan(&self) -> bool {
+        !self.feature.is_empty() || !self.rule.is_empty() || self.output.template.is_some()
+    }
+
+    /// Whether it remembers anything of keys.
+    pub fn is_stateful(&self) -> bool {
+        self.feature.iter().any(|feature| feature.agg.is_some())
+    }
+
+    /// The topic that brings records of a key together, `None` where records' own keys do.
+    pub fn repartition_topic(&self) -> Option<String> {
+        let needed = self.key.is_some() && self.is_stateful();
+        needed.then(|| format!("{}.repartition", self.name()))
+    }
+
+    /// The topics that its features look up, each once.
+    pub fn tables(&self) -> Vec<String> {
+        let mut tables: Vec<String> = Vec::new();
+        for lookup in self
+            .feature
+            .iter()
+            .filter_map(|feature| feature.lookup.as_ref())
+        {
+            if !tables.contains(lookup.table.get_ref()) {
+                tables.push(lookup.table.get_ref().clone());
+            }
+        }
+        tables
     }
 
     /// The topic that its state and positions are kept in.
@@ -435,13 +519,16 @@ pub enum Guarantee {
 }
 
 /// What an output is beside its value.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutputSpec {
     /// Its key.
     pub key: OutputKey,
     /// Its headers.
     pub headers: OutputHeaders,
+    /// Its value, in place of the model's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template: Option<Template>,
 }
 
 /// An output's key.
@@ -494,6 +581,8 @@ impl Default for BatchSpec {
 pub struct OnErrorSpec {
     /// Where it can't be read.
     pub decode: OnError,
+    /// Where its features can't be made of it.
+    pub features: OnError,
     /// Where the model fails on it.
     pub infer: OnError,
     /// The dead-letter topic; the model topic's name with `.dlq` by default.

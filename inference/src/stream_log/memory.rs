@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use super::{
     Commit, CommitError, Error, Event, Header, InputEnd, InputRecord, Output, OutputTopic,
-    Positions, StateSink, StreamLog, Task,
+    Positions, StateSink, StreamLog, TableRecord, Task,
 };
 use crate::spec::Start;
 
@@ -71,6 +71,7 @@ struct Disk {
     inputs: Vec<Vec<InputPartition>>,
     outputs: BTreeMap<(OutputTopic, i32), Vec<Output>>,
     tasks: BTreeMap<Task, TaskState>,
+    tables: BTreeMap<String, Vec<TableRecord>>,
     faults: VecDeque<CommitFault>,
     fenced: BTreeSet<Task>,
     /// Of the newest handle.
@@ -116,6 +117,7 @@ impl MemoryTopics {
                     inputs: inputs.iter().map(of_input).collect(),
                     outputs: BTreeMap::new(),
                     tasks: BTreeMap::new(),
+                    tables: BTreeMap::new(),
                     faults: VecDeque::new(),
                     fenced: BTreeSet::new(),
                     epoch: 0,
@@ -163,6 +165,22 @@ impl MemoryTopics {
         };
         self.shared.changed.notify_waiters();
         found
+    }
+
+    /// Appends to a table of one partition.
+    pub fn append_table(&self, table: &str, record: TableRecord) {
+        let mut disk = self.shared.disk();
+        disk.tables
+            .entry(table.to_owned())
+            .or_default()
+            .push(record);
+    }
+
+    /// The committed state of a task.
+    pub fn state(&self, task: Task) -> BTreeMap<Bytes, Bytes> {
+        let disk = self.shared.disk();
+        let state = disk.tasks.get(&task);
+        state.map(|state| state.state.clone()).unwrap_or_default()
     }
 
     /// Deletes an input's records below an offset.
@@ -410,6 +428,25 @@ impl StreamLog for MemoryLog {
             Some(_) => Err(CommitError::Unknown("injected".to_owned())),
             None => Ok(()),
         }
+    }
+
+    fn state_version(&self) -> Option<String> {
+        Some(self.shared.disk().commits.to_string())
+    }
+
+    async fn read_table(
+        &self,
+        table: &str,
+        positions: &mut BTreeMap<i32, i64>,
+    ) -> Result<Vec<TableRecord>, Error> {
+        let disk = self.shared.disk();
+        let position = positions.entry(0).or_default();
+        let Some(records) = disk.tables.get(table) else {
+            return Ok(Vec::new());
+        };
+        let new = records.get(*position as usize..).unwrap_or_default();
+        *position = records.len() as i64;
+        Ok(new.to_vec())
     }
 
     fn pause(&self, task: Task, paused: bool) {

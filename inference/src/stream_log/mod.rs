@@ -56,6 +56,8 @@ pub enum OutputTopic {
     Derived,
     /// The dead-letter topic.
     DeadLetter,
+    /// A topic of rules, by its number among the model topic's.
+    Alert(usize),
 }
 
 /// A record to publish.
@@ -77,6 +79,20 @@ pub struct Output {
 
 /// Next offset per input, by the input's index in the model topic's list.
 pub type Positions = BTreeMap<usize, i64>;
+
+/// Passes a task's state on, where it is wanted.
+struct OfTask<'s> {
+    task: Task,
+    states: Option<&'s mut (dyn StatesSink + Send)>,
+}
+
+impl StateSink for OfTask<'_> {
+    fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
+        if let Some(states) = &mut self.states {
+            states.put(self.task, key, value);
+        }
+    }
+}
 
 /// What [`StreamLog::poll`] tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +172,15 @@ pub trait StateSink {
     fn put(&mut self, key: &[u8], value: Option<&[u8]>);
 }
 
+/// Receives the committed state of several tasks, each task's in the order of its changes.
+pub trait StatesSink {
+    /// Sets (`Some`) or removes (`None`) a task's key.
+    fn put(&mut self, task: Task, key: &[u8], value: Option<&[u8]>);
+}
+
+/// A record of a table: its key and its value, either of which may be null.
+pub type TableRecord = (Option<Bytes>, Option<Bytes>);
+
 /// How far the reading is, for lag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InputEnd {
@@ -181,6 +206,47 @@ pub trait StreamLog: Send + Sync + 'static {
         task: Task,
         sink: &mut (dyn StateSink + Send),
     ) -> impl Future<Output = Result<Positions, Error>> + Send;
+
+    /// As [`StreamLog::restore`], of several tasks; without `states` only positions are wanted.
+    fn restore_all(
+        &self,
+        tasks: &[Task],
+        states: Option<&mut (dyn StatesSink + Send)>,
+    ) -> impl Future<Output = Result<BTreeMap<Task, Positions>, Error>> + Send {
+        async move {
+            let mut all = BTreeMap::new();
+            let Some(&first) = tasks.first() else {
+                return Ok(all);
+            };
+            let mut sink = OfTask {
+                task: first,
+                states,
+            };
+            for &task in tasks {
+                sink.task = task;
+                all.insert(task, self.restore(task, &mut sink).await?);
+            }
+            Ok(all)
+        }
+    }
+
+    /// Names the committed state, all tasks' together, as it is now: as long as the name is the same the state is.
+    /// `None` where there is no telling.
+    fn state_version(&self) -> Option<String> {
+        None
+    }
+
+    /// What a table has behind positions by partition, which move over it; nothing once all is read. Records that are gone
+    /// are passed over.
+    fn read_table(
+        &self,
+        table: &str,
+        positions: &mut BTreeMap<i32, i64>,
+    ) -> impl Future<Output = Result<Vec<TableRecord>, Error>> + Send {
+        let _ = positions;
+        let error = Error::Fatal(format!("there is no table {table:?}"));
+        async move { Err(error) }
+    }
 
     /// Commits all or nothing; visible to consumers when `Ok`. Shared, so that what may have to be
     /// tried again is not copied.

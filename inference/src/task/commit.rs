@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::runtime::Runtime;
+use super::work::lock;
 use crate::stream_log::{Commit, CommitError, StreamLog, Task};
 
 /// The first wait before trying again; each is twice the one before.
@@ -64,7 +65,10 @@ pub(super) struct Committing {
     pub(super) commits: Arc<[Commit]>,
     /// By task, when it was begun.
     pub(super) generations: BTreeMap<Task, u64>,
+    /// By task, the number of the last change of state that is in it.
+    pub(super) changed: BTreeMap<Task, u64>,
     pub(super) records: u64,
+    pub(super) last_ms: BTreeMap<Task, i64>,
     pub(super) bytes: usize,
     pub(super) started: Instant,
     pub(super) result: JoinHandle<Result<(), CommitError>>,
@@ -78,6 +82,8 @@ impl<L: StreamLog> Runtime<L> {
         }
         let mut commits = Vec::new();
         let mut generations = BTreeMap::new();
+        let mut changed = BTreeMap::new();
+        let mut last_ms = BTreeMap::new();
         let mut records = 0;
         for (&task, work) in &mut self.tasks {
             if work.positions.is_empty() {
@@ -85,10 +91,12 @@ impl<L: StreamLog> Runtime<L> {
             }
             records += std::mem::take(&mut work.records);
             generations.insert(task, work.generation);
+            changed.insert(task, work.changed);
+            last_ms.extend(work.last_ms.take().map(|last_ms| (task, last_ms)));
             commits.push(Commit {
                 task,
                 outputs: std::mem::take(&mut work.outputs),
-                state: Vec::new(),
+                state: std::mem::take(&mut work.state).into_iter().collect(),
                 positions: std::mem::take(&mut work.positions),
             });
         }
@@ -106,7 +114,9 @@ impl<L: StreamLog> Runtime<L> {
         self.committing = Some(Committing {
             commits,
             generations,
+            changed,
             records,
+            last_ms,
             bytes,
             started: Instant::now(),
             result,
@@ -126,6 +136,8 @@ impl<L: StreamLog> Runtime<L> {
                 let elapsed = committing.started.elapsed();
                 self.measures.commit.record(elapsed.as_secs_f64());
                 self.measures.records.increment(committing.records);
+                self.state_committed(&committing);
+                self.shared.committed_ms().extend(&committing.last_ms);
                 let mut committed = self.shared.committed();
                 for commit in committing.commits.iter() {
                     for (&input, &position) in &commit.positions {
@@ -137,13 +149,11 @@ impl<L: StreamLog> Runtime<L> {
             Err(CommitError::Unknown(reason)) => {
                 let topic = self.spec.name();
                 tracing::warn!(topic, reason, "a commit's outcome is unknown, restoring");
-                for (&task, &generation) in &committing.generations {
-                    // A task that was revoked, or assigned anew, meanwhile is not concerned.
-                    if self.generation(task) == Some(generation) {
-                        self.assign(task).await?;
-                    }
-                }
-                Ok(())
+                // A task that was revoked, or assigned anew, meanwhile is not concerned.
+                let generations = committing.generations.iter();
+                let same = generations.filter(|(task, of)| self.generation(**task) == Some(**of));
+                let tasks: Vec<Task> = same.map(|(&task, _)| task).collect();
+                self.assign(&tasks).await
             }
             Err(CommitError::Fenced(tasks)) => {
                 for &task in &tasks {
@@ -160,6 +170,21 @@ impl<L: StreamLog> Runtime<L> {
             }
             Err(error @ (CommitError::Fatal(_) | CommitError::Retry(_))) => Err(error.to_string()),
         }
+    }
+
+    /// What was committed of the state may leave the memory.
+    fn state_committed(&self, committing: &Committing) {
+        let Some(store) = self.work.store() else {
+            return;
+        };
+        let mut store = lock(store);
+        for (&task, &changed) in &committing.changed {
+            let generation = committing.generations.get(&task).copied().unwrap_or(0);
+            if let Some(state) = store.task(task, generation) {
+                state.committed(changed);
+            }
+        }
+        self.measures.features.state(&store);
     }
 
     fn generation(&self, task: Task) -> Option<u64> {
@@ -179,6 +204,13 @@ impl<L: StreamLog> Runtime<L> {
             }
             let newer = std::mem::replace(&mut work.outputs, commit.outputs.clone());
             work.outputs.extend(newer);
+            for (key, value) in &commit.state {
+                work.state
+                    .entry(key.clone())
+                    .or_insert_with(|| value.clone());
+            }
+            let changed = committing.changed.get(&commit.task).copied();
+            work.changed = work.changed.max(changed.unwrap_or(0));
             for (&input, &position) in &commit.positions {
                 work.positions.entry(input).or_insert(position);
             }

@@ -3,18 +3,18 @@
 use bytesize::ByteSize;
 
 use crate::codec::{CodecError, Decoder};
+use crate::feature::plan::{Plan, PlanError};
 use crate::model::card::Card;
 use crate::model::{Footprint, LargestBatch};
 use crate::spec::{ModelSource, ModelTopicSpec};
 
-/// What decodes the model topic's records, if its codecs fit the model's card, and its batches the model's
-/// memory.
+/// Whether a model topic's codecs and features fit the model's card, and its batches the model's memory.
 pub fn check_fit(
     spec: &ModelTopicSpec,
     source: &ModelSource,
     card: &Card,
     footprint: Footprint,
-) -> Result<Decoder, CodecError> {
+) -> Result<(), PlanError> {
     if let Some(most) = source.max_memory {
         let workers = source.engine.workers;
         let largest = largest_batch(spec, card);
@@ -31,13 +31,17 @@ pub fn check_fit(
                 size(needed),
                 size(most),
             );
-            return Err(CodecError {
+            return Err(PlanError::from(CodecError {
                 key: "batch",
                 reason,
-            });
+            }));
         }
     }
-    Decoder::new(card, spec.codec.r#in, spec.text.as_ref())
+    // Where event times are does not matter to the model.
+    if Plan::new(spec, card, &[])?.is_none() {
+        Decoder::new(card, spec.codec.r#in, spec.text.as_ref())?;
+    }
+    Ok(())
 }
 
 fn largest_batch(spec: &ModelTopicSpec, card: &Card) -> LargestBatch {

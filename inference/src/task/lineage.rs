@@ -3,8 +3,8 @@
 //! Derived records have, as UTF-8 texts, `milena.model`, `milena.model.version`, `milena.model.sha256` (of
 //! the weights), `milena.config.sha256` (of the model topic's config and the model's card),
 //! `milena.source.topic`, `milena.source.partition` and, last since it alone differs within a partition,
-//! `milena.source.offset`. Dead letters have the original's headers, and then `stage` (`decode` or
-//! `infer`), `reason`, and `source` (`topic/partition/offset`).
+//! `milena.source.offset`. Dead letters have the original's headers, and then `stage` (`decode`, `features`,
+//! `infer` or `output`), `reason`, and `source` (`topic/partition/offset`).
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::engine::Engine;
 use crate::spec::{ModelTopicSpec, OutputHeaders};
-use crate::stream_log::{Header, Headers, InputRecord, Task};
+use crate::stream_log::{Header, Headers};
 
 /// Longest reason in a dead letter, in bytes.
 const MAX_REASON_BYTES: usize = 1024;
@@ -29,22 +29,47 @@ pub(super) struct Lineage {
     config_sha256: Bytes,
 }
 
+/// What derived records of one source have in common, and which source that is: records mostly come from the same as the
+/// one before.
+pub(super) type Shared = Option<(usize, i32, Arc<[Header]>)>;
+
 impl Lineage {
-    pub(super) fn new(spec: &ModelTopicSpec, engine: &Engine, inputs: &Arc<[String]>) -> Self {
+    /// Without a model only dead letters have any.
+    pub(super) fn new(
+        spec: &ModelTopicSpec,
+        engine: Option<&Engine>,
+        inputs: &Arc<[String]>,
+    ) -> Self {
         let text = |text: &String| Bytes::from(text.clone());
-        let info = engine.info();
+        let info = engine.map(Engine::info);
+        let of_model = |part: fn(&crate::model::ModelInfo) -> &String| {
+            info.map(|info| text(part(info))).unwrap_or_default()
+        };
         Self {
             with_headers: spec.output.headers == OutputHeaders::Lineage,
             inputs: inputs.iter().map(text).collect(),
-            model: text(&info.name),
-            version: text(&info.version),
-            sha256: text(&info.sha256),
-            config_sha256: Bytes::from(config_sha256(spec, engine)),
+            model: of_model(|info| &info.name),
+            version: of_model(|info| &info.version),
+            sha256: of_model(|info| &info.sha256),
+            config_sha256: engine
+                .map(|engine| Bytes::from(config_sha256(spec, engine)))
+                .unwrap_or_default(),
         }
     }
 
-    /// What derived records of one input of a task have in common.
-    pub(super) fn shared(&self, task: Task, input: usize) -> Arc<[Header]> {
+    /// What derived records of one partition of an input have in common.
+    pub(super) fn shared(&self, input: usize, partition: i32, last: &mut Shared) -> Arc<[Header]> {
+        match last {
+            Some((of, from, shared)) if (*of, *from) == (input, partition) => Arc::clone(shared),
+            _ => {
+                let shared = self.make_shared(input, partition);
+                *last = Some((input, partition, Arc::clone(&shared)));
+                shared
+            }
+        }
+    }
+
+    fn make_shared(&self, input: usize, partition: i32) -> Arc<[Header]> {
         if !self.with_headers {
             return Arc::default();
         }
@@ -56,7 +81,7 @@ impl Lineage {
             header("milena.source.topic", self.input(input)),
             header(
                 "milena.source.partition",
-                Bytes::from(task.partition.to_string()),
+                Bytes::from(partition.to_string()),
             ),
         ]
         .into()
@@ -66,7 +91,7 @@ impl Lineage {
     pub(super) fn derived(
         &self,
         shared: &Arc<[Header]>,
-        record: &InputRecord,
+        offset: i64,
         buffer: &mut BytesMut,
     ) -> Headers {
         if !self.with_headers {
@@ -74,31 +99,22 @@ impl Lineage {
         }
         Headers {
             shared: Arc::clone(shared),
-            own: vec![header(
-                "milena.source.offset",
-                number(record.offset, buffer),
-            )],
+            own: vec![header("milena.source.offset", number(offset, buffer))],
         }
     }
 
-    /// Of a dead letter.
+    /// Of a dead letter, with its original's headers and where that was: input, partition and offset.
     pub(super) fn dead_letter(
         &self,
-        task: Task,
-        input: usize,
-        record: &InputRecord,
+        (input, partition, offset): (usize, i32, i64),
+        original: &[Header],
         stage: &'static str,
         reason: &str,
     ) -> Vec<Header> {
         let topic = self.input(input);
-        let source = format!(
-            "{}/{}/{}",
-            String::from_utf8_lossy(&topic),
-            task.partition,
-            record.offset
-        );
+        let source = format!("{}/{partition}/{offset}", String::from_utf8_lossy(&topic));
         let reason = shortened(reason);
-        let mut headers = record.headers.clone();
+        let mut headers = original.to_vec();
         headers.extend([
             header("stage", Bytes::from_static(stage.as_bytes())),
             header("reason", Bytes::copy_from_slice(reason.as_bytes())),

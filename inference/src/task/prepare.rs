@@ -1,8 +1,13 @@
 //! From what a poll tells to rows for the engine, with the bad records set aside.
 
-use crate::codec::Decoder;
+use bytes::Bytes;
+
+use super::rekey::Origin;
+use super::work::Work;
 use crate::engine::{BatchLimits, Engine, EngineError, Inferred, Pending};
+use crate::feature::plan::{FeatureValue, Picked};
 use crate::model::{Input, Takes};
+use crate::state::Change;
 use crate::stream_log::{InputRecord, Task};
 
 /// What a record weighs in memory beside its bytes, and its output with its headers, about.
@@ -13,10 +18,88 @@ const RECORD_OVERHEAD_BYTES: usize = 1024;
 pub(super) enum Step {
     /// Its value is null: passed on.
     Tombstone,
+    /// Its features are to be made of this.
+    Picked(Box<Picked>),
     /// It is the next of the rows.
     Row,
-    /// It can't be read.
-    Undecodable(String),
+    /// It goes on under another key.
+    Rekey(Bytes),
+    /// It failed before the model.
+    Failed(Box<Failure>),
+}
+
+/// Why a record failed before the model.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Failure {
+    pub(super) stage: Stage,
+    pub(super) reason: String,
+}
+
+/// Where records fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Decode,
+    Features,
+    /// Its windows have closed, and it is a dead letter by its model topic's `late`.
+    Late,
+    Infer,
+    Output,
+}
+
+impl Stage {
+    /// In headers and metrics.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Decode => "decode",
+            Self::Features | Self::Late => "features",
+            Self::Infer => "infer",
+            Self::Output => "output",
+        }
+    }
+}
+
+impl Step {
+    pub(super) fn failed(stage: Stage, reason: String) -> Self {
+        Self::Failed(Box::new(Failure { stage, reason }))
+    }
+}
+
+/// A record on its way.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Item {
+    pub(super) record: InputRecord,
+    /// Where it came from, where that is not where it was read.
+    pub(super) origin: Option<Box<Origin>>,
+    pub(super) step: Step,
+    /// It has a row, whatever has become of it since.
+    pub(super) has_row: bool,
+    /// For templates and rules.
+    pub(super) seen: Option<Box<Seen>>,
+    /// What it changes of the state.
+    pub(super) changes: Vec<Change>,
+    /// The number of the last of these; 0 where there is none.
+    pub(super) changed: u64,
+}
+
+/// What templates and rules may ask of a record.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Seen {
+    pub(super) picked: Picked,
+    pub(super) features: Vec<FeatureValue>,
+}
+
+impl Item {
+    pub(super) fn new(record: InputRecord, step: Step) -> Self {
+        Self {
+            has_row: step == Step::Row,
+            record,
+            origin: None,
+            step,
+            seen: None,
+            changes: Vec::new(),
+            changed: 0,
+        }
+    }
 }
 
 /// Records of one input of one task.
@@ -25,7 +108,7 @@ pub(super) struct Part {
     /// Of the task when they were read: work of another generation is dropped.
     pub(super) generation: u64,
     pub(super) input: usize,
-    pub(super) records: Vec<(InputRecord, Step)>,
+    pub(super) records: Vec<Item>,
     /// The position after them.
     pub(super) next: i64,
 }
@@ -60,30 +143,19 @@ impl Polled {
     }
 
     /// Decodes the records.
-    pub(super) fn decode(self, decoder: &Decoder) -> Prepared {
+    pub(super) fn decode(self, work: &Work) -> Prepared {
         let mut rows = self.takes.none();
         let parts = self.parts.into_iter().map(|(mut part, records)| {
-            let steps = records.into_iter().map(|record| {
-                let step = step(&record, decoder, &mut rows);
-                (record, step)
-            });
-            part.records = steps.collect();
+            let items = records
+                .into_iter()
+                .map(|record| work.decode(part.input, record, &mut rows));
+            part.records = items.collect();
             part
         });
         Prepared {
             parts: parts.collect(),
             rows,
         }
-    }
-}
-
-fn step(record: &InputRecord, decoder: &Decoder, rows: &mut Input) -> Step {
-    match &record.value {
-        None => Step::Tombstone,
-        Some(value) => match decoder.decode(value, rows) {
-            Ok(()) => Step::Row,
-            Err(error) => Step::Undecodable(error.to_string()),
-        },
     }
 }
 
@@ -141,15 +213,14 @@ impl Prepared {
 
 impl Part {
     fn rows(&self) -> usize {
-        let is_row = |(_, step): &&(InputRecord, Step)| *step == Step::Row;
-        self.records.iter().filter(is_row).count()
+        self.records.iter().filter(|item| item.has_row).count()
     }
 
     /// Takes the records up to the `most`th that is a row off, where others are behind it; with how many rows they
     /// are.
     fn first_rows(&mut self, most: usize) -> Option<(Self, usize)> {
         let rows = self.records.iter().enumerate();
-        let rows = rows.filter(|(_, (_, step))| *step == Step::Row);
+        let rows = rows.filter(|(_, item)| item.has_row);
         let (at, _) = rows.take(most).nth(most.checked_sub(1)?)?;
         if at + 1 == self.records.len() {
             return None;
@@ -158,7 +229,7 @@ impl Part {
         let records = std::mem::replace(&mut self.records, behind);
         let next = records
             .last()
-            .map_or(self.next, |(record, _)| record.offset + 1);
+            .map_or(self.next, |item| item.record.offset + 1);
         Some((
             Self {
                 records,
@@ -184,15 +255,15 @@ type Submitted = Vec<(Vec<Part>, Option<Pending>)>;
 
 /// Gives rows to the engine, in submissions that are no larger than a batch.
 pub(super) async fn submit(
-    engine: &Engine,
+    engine: Option<&Engine>,
     prepared: Prepared,
     limits: BatchLimits,
 ) -> Result<Submitted, EngineError> {
     let mut submitted = Vec::new();
     for Prepared { parts, rows } in prepared.pieces(limits) {
-        let pending = match rows.len() {
-            0 => None,
-            _ => Some(engine.submit(rows, limits).await?),
+        let pending = match engine {
+            Some(engine) if !rows.is_empty() => Some(engine.submit(rows, limits).await?),
+            _ => None,
         };
         submitted.push((parts, pending));
     }
@@ -276,9 +347,9 @@ mod tests {
             let step = match step {
                 'r' => Step::Row,
                 't' => Step::Tombstone,
-                _ => Step::Undecodable(String::new()),
+                _ => Step::failed(Stage::Decode, String::new()),
             };
-            (record, step)
+            Item::new(record, step)
         };
         let records: Vec<_> = steps.chars().enumerate().map(record).collect();
         Part {
@@ -320,7 +391,7 @@ mod tests {
                 let rows: usize = piece.parts.iter().map(Part::rows).sum();
                 assert_eq!(rows, piece.rows.len());
                 for part in &piece.parts {
-                    let of_part = part.records.iter().map(|(record, _)| record.offset);
+                    let of_part = part.records.iter().map(|item| item.record.offset);
                     offsets.extend(of_part.clone());
                     assert!(of_part.max().is_none_or(|last| last < part.next));
                     next.push(part.next);

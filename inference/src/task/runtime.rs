@@ -1,26 +1,31 @@
 //! The loop of a model topic.
 
+mod assigning;
+mod following;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use indexmap::IndexMap;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinError;
 use tokio::time::MissedTickBehavior;
 
 use super::commit::{Backoff, Committing};
-use super::lineage::Lineage;
 use super::measure::{self, Measures};
-use super::outputs::OutputMaker;
+use super::outputs::{OutputMaker, Partitions};
 use super::prepare::{self, Answered, Answers, Part, Polled, submit};
+use super::rekey::Origins;
+use super::work::{Work, lock};
 use super::{MAX_WAITING_BYTES, POLL_BYTES, Shared, State};
-use crate::codec::{Decoder, OutputEncoder};
 use crate::engine::Engine;
+use crate::model::Takes;
 use crate::spec::ModelTopicSpec;
 use crate::stream_log::{
-    CommitError, Error, Event, InputRecord, Output, OutputTopic, Positions, StateSink, StreamLog,
-    Task,
+    CommitError, Error, Event, InputRecord, Output, OutputTopic, Positions, StreamLog, Task,
 };
 
 /// Polls that may be decoded, or have their rows with the engine, at a time.
@@ -28,6 +33,8 @@ const MAX_INFERRING: usize = 6;
 /// A poll of this size is decoded on a thread of its own: there is a backlog, and the next poll need not
 /// wait. A smaller one is not worth the way there.
 const DECODE_APART_BYTES: usize = 64 << 10;
+/// How often it is looked for what is new in tables.
+const TABLE_INTERVAL: Duration = Duration::from_millis(20);
 /// How often lag is measured.
 const LAG_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -37,9 +44,15 @@ pub(super) struct TaskWork {
     /// Goes up whenever work is dropped.
     pub(super) generation: u64,
     pub(super) outputs: Vec<Output>,
+    /// The newest value of each key of state that changes.
+    pub(super) state: IndexMap<Bytes, Option<Bytes>>,
+    /// The number of the last of these changes.
+    pub(super) changed: u64,
     pub(super) positions: Positions,
     /// How many records the positions moved over.
     pub(super) records: u64,
+    /// The timestamp of the last of them.
+    pub(super) last_ms: Option<i64>,
 }
 
 /// A poll that is decoded, or has rows with the engine.
@@ -56,11 +69,14 @@ type Inference = Result<Answered, String>;
 
 pub(super) struct Runtime<L> {
     pub(super) spec: Arc<ModelTopicSpec>,
-    engine: Engine,
+    /// None where records only go on to where their keys are.
+    engine: Option<Engine>,
     pub(super) log: Arc<L>,
     pub(super) shared: Arc<Shared>,
     pub(super) stop: watch::Receiver<bool>,
-    decoder: Arc<Decoder>,
+    pub(super) work: Arc<Work>,
+    /// Where repartitioned records come from.
+    origins: Option<Origins>,
     maker: OutputMaker,
     pub(super) measures: Measures,
     pub(super) tasks: BTreeMap<Task, TaskWork>,
@@ -75,6 +91,22 @@ pub(super) struct Runtime<L> {
     poll_after: Option<tokio::time::Instant>,
     /// Set where it has to halt once what is ready is committed.
     halting: Option<String>,
+    /// How far tables are read, by table.
+    tables: Vec<BTreeMap<i32, i64>>,
+    /// Whether what a clean stop has left was looked for.
+    resumed: Option<bool>,
+}
+
+/// What a [`Runtime`] is made of.
+pub(super) struct Parts<L> {
+    pub(super) spec: Arc<ModelTopicSpec>,
+    pub(super) engine: Option<Engine>,
+    pub(super) log: Arc<L>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) stop: watch::Receiver<bool>,
+    pub(super) work: Arc<Work>,
+    pub(super) origins: Option<Origins>,
+    pub(super) maker: OutputMaker,
 }
 
 /// What happens next.
@@ -85,6 +117,7 @@ enum Turn {
     Polled(Result<Vec<Event>, Error>),
     MeasureLag,
     PollAgain,
+    FollowTables,
 }
 
 /// Why the loop ends.
@@ -94,25 +127,29 @@ enum End {
 }
 
 impl<L: StreamLog> Runtime<L> {
-    pub(super) fn new(
-        spec: Arc<ModelTopicSpec>,
-        engine: Engine,
-        log: Arc<L>,
-        shared: Arc<Shared>,
-        stop: watch::Receiver<bool>,
-        decoder: Decoder,
-    ) -> Self {
-        let lineage = Lineage::new(&spec, &engine, &log.inputs());
-        let encoder = OutputEncoder::new(engine.card(), spec.codec.out);
+    pub(super) fn new(parts: Parts<L>) -> Self {
+        let Parts {
+            spec,
+            engine,
+            log,
+            shared,
+            stop,
+            work,
+            origins,
+            maker,
+        } = parts;
         Self {
-            decoder: Arc::new(decoder),
-            maker: OutputMaker::new(lineage, encoder, spec.on_error.clone()),
             measures: Measures::new(spec.name()),
             spec,
             engine,
             log,
             shared,
             stop,
+            work,
+            origins,
+            maker,
+            tables: Vec::new(),
+            resumed: None,
             tasks: BTreeMap::new(),
             next_generation: 0,
             inferring: VecDeque::new(),
@@ -127,13 +164,27 @@ impl<L: StreamLog> Runtime<L> {
 
     /// Runs until it is stopped, also where it halts before.
     pub(super) async fn run(mut self) {
-        tracing::info!(
-            topic = self.spec.name(),
-            model = self.engine.info().name,
-            version = self.engine.info().version,
-            "model topic runs"
-        );
-        let end = self.work().await;
+        let topic = self.spec.name();
+        match &self.engine {
+            Some(engine) => {
+                let info = engine.info();
+                tracing::info!(
+                    topic,
+                    model = info.name,
+                    version = info.version,
+                    "model topic runs"
+                );
+            }
+            None => tracing::info!(topic, "repartitioning runs"),
+        }
+        let end = match self.catch_up_with_tables().await {
+            Ok(()) => self.work().await,
+            Err(_) if self.is_stopped() => End::Stopped,
+            Err(reason) => End::Halted(reason),
+        };
+        if matches!(end, End::Stopped) {
+            self.leave_state().await;
+        }
         self.inferring.clear();
         if let Some(committing) = self.committing.take() {
             // It may still succeed; what it comes to is in the log.
@@ -148,12 +199,14 @@ impl<L: StreamLog> Runtime<L> {
     async fn work(&mut self) -> End {
         let mut lag = tokio::time::interval(LAG_INTERVAL);
         lag.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tables = tokio::time::interval(TABLE_INTERVAL);
+        tables.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.begin_commit();
             if let (Some(reason), None) = (&self.halting, &self.committing) {
                 return End::Halted(reason.clone());
             }
-            let turn = self.next_turn(&mut lag).await;
+            let turn = self.next_turn(&mut lag, &mut tables).await;
             let outcome = match turn {
                 Turn::Stop => return End::Stopped,
                 Turn::Committed(result) => self.end_commit(result).await,
@@ -167,6 +220,7 @@ impl<L: StreamLog> Runtime<L> {
                     self.measure_lag();
                     Ok(())
                 }
+                Turn::FollowTables => self.follow_tables().await,
             };
             if let Err(reason) = outcome {
                 return match self.is_stopped() {
@@ -182,7 +236,12 @@ impl<L: StreamLog> Runtime<L> {
         *self.stop.borrow() || self.stop.has_changed().is_err()
     }
 
-    async fn next_turn(&mut self, lag: &mut tokio::time::Interval) -> Turn {
+    async fn next_turn(
+        &mut self,
+        lag: &mut tokio::time::Interval,
+        tables: &mut tokio::time::Interval,
+    ) -> Turn {
+        let has_tables = !self.tables.is_empty();
         let may_poll = self.halting.is_none()
             && self.inferring.len() < MAX_INFERRING
             && self.waiting_bytes() < MAX_WAITING_BYTES;
@@ -201,6 +260,7 @@ impl<L: StreamLog> Runtime<L> {
                 }
             } => Turn::Inferred(inference),
             _ = lag.tick() => Turn::MeasureLag,
+            _ = tables.tick(), if has_tables => Turn::FollowTables,
             () = async {
                 match poll_after {
                     Some(instant) => tokio::time::sleep_until(instant).await,
@@ -232,10 +292,19 @@ impl<L: StreamLog> Runtime<L> {
             }
         };
         self.poll_backoff = Backoff::new();
-        let mut polled = Polled::new(self.engine.takes());
+        let takes = self.engine.as_ref().map_or(Takes::Rows(0), Engine::takes);
+        let mut polled = Polled::new(takes);
+        let assigned = events.iter().filter_map(|event| match event {
+            Event::Assigned(task) => Some(*task),
+            _ => None,
+        });
+        let assigned: Vec<Task> = assigned.collect();
+        if !assigned.is_empty() {
+            self.assign(&assigned).await?;
+        }
         for event in events {
             match event {
-                Event::Assigned(task) => self.assign(task).await?,
+                Event::Assigned(_) => {}
                 Event::Revoked(task) => self.forget(task),
                 Event::Gap {
                     task,
@@ -293,10 +362,11 @@ impl<L: StreamLog> Runtime<L> {
         let limits = self.spec.batch_limits();
         let (engine, bytes) = (self.engine.clone(), polled.bytes);
         let records = polled.parts.iter().map(|(_, records)| records.len()).sum();
-        let (decoder, seconds) = (Arc::clone(&self.decoder), self.measures.decode.clone());
+        let (work, seconds) = (Arc::clone(&self.work), self.measures.decode.clone());
+        let (features, measures) = (Arc::clone(&self.work), self.measures.features.clone());
         let decode = move || {
             let started = Instant::now();
-            let prepared = polled.decode(&decoder);
+            let prepared = polled.decode(&work);
             seconds.record(started.elapsed().as_secs_f64());
             prepared
         };
@@ -315,8 +385,17 @@ impl<L: StreamLog> Runtime<L> {
                 if let Some(before) = before {
                     let _ = before.await;
                 }
+                // In the order of the polls, as what is remembered of keys needs it.
+                let prepared = match features.planned() {
+                    Some(planned) => planned
+                        .make(prepared, &measures)
+                        .map_err(|e| e.to_string())?,
+                    None => prepared,
+                };
                 let failed = |error| format!("inference failed: {error}");
-                let submitted = submit(&engine, prepared, limits).await.map_err(failed)?;
+                let submitted = submit(engine.as_ref(), prepared, limits)
+                    .await
+                    .map_err(failed)?;
                 drop(turn);
                 // Nobody may want to know any more.
                 let tell = |answered| drop(tell.send(Ok(answered)));
@@ -355,11 +434,18 @@ impl<L: StreamLog> Runtime<L> {
         }
         let mut answers = Answers::new(answered.inferred);
         self.ready_bytes += bytes;
+        let partitions = Partitions {
+            derived: self.log.partitions(OutputTopic::Derived).unwrap_or(0),
+            dead_letter: self.log.partitions(OutputTopic::DeadLetter).unwrap_or(0),
+        };
         for part in answered.parts {
             let (task, input, generation) = (part.task, part.input, part.generation);
             let records = part.records.len() as u64;
+            let last_ms = part.records.last().map(|item| item.record.timestamp_ms);
             // Also where its task is gone: its rows have answers, which must not go to the next part.
-            let finished = self.maker.make(part, &mut answers, &self.measures);
+            let finished = self
+                .maker
+                .make(part, &mut answers, partitions, &self.measures);
             let Some(work) = self.tasks.get_mut(&task) else {
                 continue;
             };
@@ -367,8 +453,11 @@ impl<L: StreamLog> Runtime<L> {
                 continue;
             }
             work.outputs.extend(finished.outputs);
+            work.state.extend(finished.changes);
+            work.changed = work.changed.max(finished.changed);
             work.positions.insert(input, finished.next);
             work.records += records;
+            work.last_ms = last_ms.or(work.last_ms);
             if finished.halt.is_some() {
                 self.halting = finished.halt;
                 self.inferring.clear();
@@ -378,74 +467,22 @@ impl<L: StreamLog> Runtime<L> {
         Ok(())
     }
 
-    /// Takes a task on, or anew: what is not committed of it is dropped.
-    pub(super) async fn assign(&mut self, task: Task) -> Result<(), String> {
-        for topic in [OutputTopic::Derived, OutputTopic::DeadLetter] {
-            let needed = topic == OutputTopic::Derived || self.spec.dead_letter_topic().is_some();
-            let partitions = self.log.partitions(topic).unwrap_or(0);
-            if needed && partitions <= task.partition {
-                return Err(format!(
-                    "the {} topic has {partitions} partitions, and none for partition {} of its inputs",
-                    match topic {
-                        OutputTopic::Derived => "derived",
-                        OutputTopic::DeadLetter => "dead-letter",
-                    },
-                    task.partition
-                ));
-            }
-        }
-        self.next_generation += 1;
-        let work = TaskWork {
-            generation: self.next_generation,
-            ..TaskWork::default()
-        };
-        self.tasks.insert(task, work);
-        let positions = self.restore(task).await?;
-        let mut committed = self.shared.committed();
-        for (&input, &position) in &positions {
-            committed.insert((task, input), position);
-        }
-        tracing::info!(
-            topic = self.spec.name(),
-            partition = task.partition,
-            ?positions,
-            "restored a task"
-        );
-        Ok(())
-    }
-
-    /// Tries until it is known, or nobody wants to know any more.
-    async fn restore(&mut self, task: Task) -> Result<Positions, String> {
-        let mut backoff = Backoff::new();
-        loop {
-            let reason = match self.log.restore(task, &mut NoState).await {
-                Ok(positions) => return Ok(positions),
-                Err(Error::Fatal(reason)) => return Err(format!("restoring failed: {reason}")),
-                Err(Error::Retry(reason)) => reason,
-            };
-            let wait = backoff.next();
-            tracing::warn!(
-                topic = self.spec.name(),
-                partition = task.partition,
-                reason,
-                retry_in_ms = wait.as_millis() as u64,
-                "restoring is tried again"
-            );
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                _ = self.stop.wait_for(|stop| *stop) => return Err("stopped".to_owned()),
-            }
-        }
-    }
-
     pub(super) fn forget(&mut self, task: Task) {
         self.tasks.remove(&task);
+        if let Some(store) = self.work.store() {
+            lock(store).forget(task);
+        }
         self.shared.committed().retain(|(of, _), _| *of != task);
     }
 
     fn measure_lag(&mut self) {
         let lag = self.shared.lag(&self.log.ends());
         self.measures.lag(&lag);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now_ms = now.map_or(0, |now| now.as_millis() as i64);
+        self.measures
+            .lag_seconds
+            .set(self.shared.lag_seconds(&lag, now_ms));
     }
 
     async fn measure_until_stopped(&mut self) {
@@ -466,13 +503,6 @@ async fn maybe<F: Future + Unpin>(future: Option<F>) -> Option<F::Output> {
         Some(future) => Some(future.await),
         None => None,
     }
-}
-
-/// A stateless model topic has none.
-struct NoState;
-
-impl StateSink for NoState {
-    fn put(&mut self, _key: &[u8], _value: Option<&[u8]>) {}
 }
 
 /// Says that a model topic does not run any more.

@@ -104,6 +104,7 @@ impl Harness for Embedded {
         let name = match topic {
             OutputTopic::Derived => "scored",
             OutputTopic::DeadLetter => "scored.dlq",
+            OutputTopic::Alert(_) => "scored.alerts",
         };
         let log = self.world().await.partition(name, partition);
         records(&log, ReadLimit::HighWatermark)

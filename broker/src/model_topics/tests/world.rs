@@ -108,7 +108,13 @@ impl World {
             .unwrap();
         let mut topics = HashMap::new();
         for spec in &self.specs {
-            let found = topics::ensure(spec, &catalog, PARTITIONS).await.unwrap();
+            let found = topics::ensure(
+                &crate::model_topics::jobs::Job::of(Arc::clone(spec))[0],
+                &catalog,
+                PARTITIONS,
+            )
+            .await
+            .unwrap();
             topics.insert(spec.name().to_owned(), found);
         }
         let recovered = recovery::recover(catalog.topics()).await.unwrap();
