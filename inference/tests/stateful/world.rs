@@ -28,14 +28,23 @@ pub(crate) struct World {
     pub(crate) topics: MemoryTopics,
     folder: tempfile::TempDir,
     partitions: i32,
+    life: std::cell::Cell<u32>,
 }
 
 impl World {
+    /// Leaves what runs to itself. It may still write to its state's folder, as a process that was killed can't: the next one
+    /// gets another.
+    pub(crate) fn crash(&self, running: Running) {
+        drop(running);
+        self.life.set(self.life.get() + 1);
+    }
+
     pub(crate) fn new(partitions: i32) -> Self {
         Self {
             topics: MemoryTopics::new(&["payments"], partitions, Start::Earliest),
             folder: tempfile::tempdir().unwrap(),
             partitions,
+            life: std::cell::Cell::new(0),
         }
     }
 
@@ -44,7 +53,7 @@ impl World {
         let toml = format!("name = 'scored'\ninput = 'payments'\nmodel = 'm'\n{more}");
         let spec: ModelTopicSpec = toml::from_str(&toml).unwrap();
         let surroundings = Surroundings {
-            state_folder: Some(self.folder.path().join("state")),
+            state_folder: Some(self.folder.path().join(self.life.get().to_string())),
             ..Surroundings::default()
         };
         spawn_in(Arc::new(spec), engine(), self.topics.open(), surroundings).unwrap()
