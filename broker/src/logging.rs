@@ -9,6 +9,9 @@ use crate::config::LogFormat;
 /// How much is logged, as a `tracing` filter such as `info,broker=debug`.
 pub const FILTER_VARIABLE: &str = "MILENA_LOG";
 
+/// What libraries say of themselves is told from warnings on, unless the variable names them.
+const QUIETED: &str = "fjall=warn,lsm_tree=warn";
+
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LoggingError {
@@ -28,7 +31,8 @@ pub enum LoggingError {
 /// Sets the process's logger up: `default_filter` where the variable is not set.
 pub fn init(format: LogFormat, default_filter: &str) -> Result<(), LoggingError> {
     let value = std::env::var(FILTER_VARIABLE).unwrap_or_else(|_| default_filter.to_owned());
-    let filter = EnvFilter::try_new(&value).map_err(|error| LoggingError::Filter {
+    let quieted = format!("{QUIETED},{value}");
+    let filter = EnvFilter::try_new(quieted).map_err(|error| LoggingError::Filter {
         value,
         reason: error.to_string(),
     })?;

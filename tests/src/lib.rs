@@ -308,14 +308,21 @@ impl Milena {
 
     /// As [`Milena::metric`]; `None` where nothing was recorded under that name.
     pub fn metric_if_there(&self, name: &str) -> Option<f64> {
-        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http_port)).expect("http");
-        stream
-            .write_all(b"GET /metrics HTTP/1.1\r\nhost: milena\r\nconnection: close\r\n\r\n")
-            .expect("http takes it");
-        let mut text = String::new();
-        stream.read_to_string(&mut text).expect("http answers");
+        let (_, text) = self.get("/metrics");
         text.lines()
             .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// `GET` over HTTP: the status and the body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.http_port)).expect("http");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: milena\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("http takes it");
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("http answers");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a response");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        (status.expect("a status"), body.to_owned())
     }
 
     /// Resident and anonymous memory of the process, in bytes.

@@ -1,10 +1,13 @@
-//! `/metrics` for Prometheus and `/healthz`, on a port of their own.
+//! `/metrics` for Prometheus, `/healthz` and the state of model topics, on a port of their own.
 //!
 //! There is no authentication; the default address is on loopback.
 //!
 //! - `/metrics`: everything recorded through the `metrics` crate, and each partition's offsets,
 //!   read when asked;
-//! - `/healthz`: 200 while the broker serves, 503 once it stops.
+//! - `/healthz`: 200 while the broker serves, 503 once it stops;
+//! - `/v1/state/{model_topic}/{key}`: what a model topic remembers of a key ([`state`]).
+
+mod state;
 
 use std::fmt::Write;
 use std::sync::{Arc, OnceLock};
@@ -57,6 +60,7 @@ pub async fn serve(listener: TcpListener, broker: Arc<Broker>) {
     let routes = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(healthz))
+        .route("/v1/state/{model_topic}/{key}", get(state::get))
         .with_state(broker);
     let serving = axum::serve(listener, routes);
     tokio::select! {
