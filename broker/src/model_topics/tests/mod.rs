@@ -9,4 +9,5 @@ mod crash_points;
 mod reading;
 mod recovery;
 mod start;
+mod stateful_crashes;
 mod world;

@@ -29,6 +29,8 @@ use faulty_disk::{FaultyDisk, Image, Journal, Keep, Random, Tree, write_tree};
 use storage::Offset;
 use tempfile::TempDir;
 
+pub(super) use self::state::compact_all;
+
 use self::restart::Restart;
 use self::script::{Promise, Script};
 use super::world::{PARTITIONS, World, specs};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use storage::batch::{BatchBuilder, Compression};
 use storage::compaction::{Compactor, CompactorConfig, Throttle};
 use storage::partition_log::ReadLimit;
-use storage::{Offset, PartitionLog};
+use storage::{LogDir, Offset, PartitionLog};
 
 use super::super::world::{World, records};
 use crate::catalog::{NewTopic, TopicKind};
@@ -81,6 +81,11 @@ pub(super) fn check(log: &PartitionLog) {
 
 /// Compacts whatever is due; returns the topics.
 pub(super) fn compact(world: &World) -> BTreeSet<String> {
+    compact_all(world.log_dir())
+}
+
+/// The same of a data folder.
+pub(in super::super) fn compact_all(log_dir: &LogDir) -> BTreeSet<String> {
     let config = CompactorConfig {
         dedupe_buffer_bytes: 10_000,
         io_buffer_bytes: 1_000,
@@ -89,7 +94,7 @@ pub(super) fn compact(world: &World) -> BTreeSet<String> {
     let (throttle, stop) = (Throttle::new(None), AtomicBool::new(false));
     let mut compactor = Compactor::new(config, throttle.into(), stop.into());
     let mut compacted = BTreeSet::new();
-    while let Some(pass) = world.log_dir().compact_next(&mut compactor) {
+    while let Some(pass) = log_dir.compact_next(&mut compactor) {
         pass.outcome.unwrap();
         compacted.insert(pass.log.topic().to_owned());
     }
