@@ -122,6 +122,7 @@ pub struct Milena {
     starts: usize,
     open_files: Option<u64>,
     environment: Vec<(String, String)>,
+    arguments: Vec<String>,
 }
 
 impl Milena {
@@ -160,6 +161,7 @@ impl Milena {
             starts: 0,
             open_files: None,
             environment: Vec::new(),
+            arguments: Vec::new(),
         }
     }
 
@@ -172,6 +174,14 @@ impl Milena {
     pub fn set_environment(&mut self, variables: &[(&str, &str)]) {
         let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
         self.environment = variables.iter().map(owned).collect();
+    }
+
+    /// The next starts have these arguments after those that they always have.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments
+            .iter()
+            .map(|&argument| argument.to_owned())
+            .collect();
     }
 
     /// Starts it (again) and waits until it answers.
@@ -189,6 +199,7 @@ impl Milena {
         command
             .args(["serve", "--config"])
             .arg(self.dir.path().join("milena.toml"))
+            .args(&self.arguments)
             .current_dir(repository())
             .env("MILENA_LOG", "info")
             .envs(self.environment.iter().cloned())

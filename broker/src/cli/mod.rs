@@ -1,6 +1,6 @@
 //! The `milena` command.
 //!
-//! - `milena serve [--config FILE]`: the broker, until SIGTERM or SIGINT;
+//! - `milena serve [--config FILE] [--rebuild-state MODEL_TOPIC]`: the broker, until SIGTERM or SIGINT;
 //! - `milena quickstart`: a broker, a trained model topic and live traffic;
 //! - `milena check FILE`: refuses what `serve` would refuse, without starting anything.
 //!
@@ -32,6 +32,9 @@ enum Command {
         /// The configuration; without one, the defaults hold
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Build a model topic's state anew from its inputs, as far as they reach back; what it has put out stays
+        #[arg(long, value_name = "MODEL_TOPIC")]
+        rebuild_state: Vec<String>,
     },
     /// Run a broker with a fraud model and live traffic, and show what comes out
     Quickstart(quickstart::QuickstartArguments),
@@ -45,7 +48,10 @@ enum Command {
 /// Runs the command of this process.
 pub fn run() -> ExitCode {
     let done = match Arguments::parse().command {
-        Command::Serve { config } => serve::run(config.as_deref()),
+        Command::Serve {
+            config,
+            rebuild_state,
+        } => serve::run(config.as_deref(), rebuild_state),
         Command::Quickstart(arguments) => quickstart::run(arguments),
         Command::Check { file } => check(&file),
     };

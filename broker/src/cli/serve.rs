@@ -9,12 +9,14 @@ use crate::config::Config;
 use crate::logging;
 use crate::server::Server;
 
-/// Serves until a signal; the configuration's defaults hold where there is no file.
-pub(super) fn run(config: Option<&Path>) -> Result<(), CliError> {
-    let config = match config {
+/// Serves until a signal; the configuration's defaults hold where there is no file. The state of some model topics is built
+/// anew.
+pub(super) fn run(config: Option<&Path>, rebuild_state: Vec<String>) -> Result<(), CliError> {
+    let mut config = match config {
         Some(file) => Config::load(file)?,
         None => Config::default(),
     };
+    config.rebuild_state = rebuild_state;
     logging::init(config.broker.log_format, "info")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(config.broker.network_threads)

@@ -47,6 +47,9 @@ pub struct Config {
     /// The folder that relative model paths begin in: the config file's.
     #[serde(skip)]
     pub base_dir: PathBuf,
+    /// Model topics whose state this start builds anew from their inputs; from the command line.
+    #[serde(skip)]
+    pub rebuild_state: Vec<String>,
 }
 
 /// `[broker]`: the server.

@@ -13,13 +13,14 @@
 //!
 //! The features are the aggregated ones, of the windows that end at the task's stream time, as they would be for a record then
 //! that adds nothing. What was processed and is not committed yet is in them; `committed` says whether there is such. 404
-//! where there is no such state; the reason is in `error`.
+//! where there is no such state, and 503 while it is being restored; the reason is in `error`.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use inference::task::Remembered;
 use serde_json::{Map, Value, json};
 
 use crate::Broker;
@@ -45,9 +46,16 @@ pub(super) async fn get(
         Ok(Err(error)) => return refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         Err(error) => return refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
     };
-    let Some(found) = found else {
-        let reason = format!("model topic {model_topic:?} remembers nothing of {key:?}");
-        return refused(StatusCode::NOT_FOUND, reason);
+    let found = match found {
+        Remembered::Key(found) => found,
+        Remembered::Nothing => {
+            let reason = format!("model topic {model_topic:?} remembers nothing of {key:?}");
+            return refused(StatusCode::NOT_FOUND, reason);
+        }
+        Remembered::Restoring => {
+            let reason = format!("the state of model topic {model_topic:?} is not restored yet");
+            return refused(StatusCode::SERVICE_UNAVAILABLE, reason);
+        }
     };
     let features = found.features.iter();
     let features: Map<String, Value> = features

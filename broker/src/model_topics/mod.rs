@@ -17,6 +17,7 @@ mod growth;
 mod jobs;
 mod purge;
 mod reader;
+mod rebuild;
 mod recovery;
 mod restore;
 mod tables;
@@ -85,6 +86,8 @@ pub struct Setup {
     pub num_partitions: i32,
     /// Where topics' event times are.
     pub event_times: HashMap<String, EventTimeSpec>,
+    /// Model topics whose state is to be built anew from their inputs.
+    pub rebuild_state: Vec<String>,
     /// Time.
     pub clock: Arc<dyn Clock>,
 }
@@ -140,6 +143,8 @@ impl Registry {
             topics.insert(job.spec.name().to_owned(), found);
         }
         let mut recovered = recover(&setup).await?;
+        let (asked, clock) = (&setup.rebuild_state, &*setup.clock);
+        rebuild::run(&jobs, &topics, &mut recovered, asked, clock).await?;
 
         let turns = Arc::new(turns::Turns::default());
         let mut registry = Self {

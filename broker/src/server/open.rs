@@ -138,6 +138,7 @@ async fn open_broker(
         base_dir: config.base_dir.clone(),
         num_partitions: config.broker.num_partitions,
         event_times: config.event_times(),
+        rebuild_state: config.rebuild_state.clone(),
         clock: clock.clone(),
     });
     let model_topics = Arc::new(model_topics.await?);

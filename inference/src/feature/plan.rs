@@ -197,9 +197,9 @@ impl Plan {
             .map(|(_, slot)| *slot)
     }
 
-    /// Whether [`Plan::pick`] gives the model's rows; otherwise [`Plan::make`] does.
-    pub fn picks_rows(&self) -> bool {
-        self.decoder.is_some()
+    /// Whether [`Plan::make`] gives the model's rows; otherwise [`Plan::pick`] does.
+    pub fn makes_rows(&self) -> bool {
+        self.decoder.is_none()
     }
 
     /// Takes what is wanted out of a record of an input, and appends the model's row where that needs nothing else; on

@@ -88,6 +88,11 @@ impl Rows {
         }
     }
 
+    /// Leaves so many rows.
+    pub fn truncate(&mut self, rows: usize) {
+        self.values.truncate(rows.saturating_mul(self.width));
+    }
+
     /// Appends the rows of another of the same width.
     pub fn append(&mut self, other: &Self) {
         debug_assert_eq!(self.width, other.width);

@@ -7,6 +7,24 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+impl Source {
+    fn new(now: Instant) -> Self {
+        Self {
+            highest_ms: None,
+            offset: -1,
+            last_seen: now,
+        }
+    }
+}
+
+/// Highest time and last offset.
+pub(super) fn decode_source(value: &[u8]) -> Option<(i64, i64)> {
+    let (time, rest) = value.split_first_chunk()?;
+    let (offset, rest) = rest.split_first_chunk()?;
+    let source = (i64::from_be_bytes(*time), i64::from_be_bytes(*offset));
+    rest.is_empty().then_some(source)
+}
+
 /// Of one task.
 #[derive(Debug)]
 pub struct Clock {
@@ -18,6 +36,8 @@ pub struct Clock {
 #[derive(Debug)]
 struct Source {
     highest_ms: Option<i64>,
+    /// Of the last record.
+    offset: i64,
     last_seen: Instant,
 }
 
@@ -33,19 +53,14 @@ impl Clock {
 
     /// A source that may give records.
     pub fn expect(&mut self, source: i64, now: Instant) {
-        self.sources.entry(source).or_insert(Source {
-            highest_ms: None,
-            last_seen: now,
-        });
+        self.sources.entry(source).or_insert(Source::new(now));
     }
 
     /// A record at a time; returns stream time, and whether the source's highest time has changed.
-    pub fn see(&mut self, source: i64, time_ms: i64, now: Instant) -> (i64, bool) {
-        let of_source = self.sources.entry(source).or_insert(Source {
-            highest_ms: None,
-            last_seen: now,
-        });
+    pub fn see(&mut self, source: i64, offset: i64, time_ms: i64, now: Instant) -> (i64, bool) {
+        let of_source = self.sources.entry(source).or_insert(Source::new(now));
         of_source.last_seen = now;
+        of_source.offset = offset;
         let is_higher = of_source.highest_ms.is_none_or(|highest| highest < time_ms);
         if is_higher {
             of_source.highest_ms = Some(time_ms);
@@ -64,23 +79,37 @@ impl Clock {
         self.stream_ms = stream_ms;
     }
 
-    /// From the changelog.
-    pub fn restore_source(&mut self, source: i64, highest_ms: i64, now: Instant) {
-        self.sources.insert(
-            source,
-            Source {
-                highest_ms: Some(highest_ms),
-                last_seen: now,
-            },
-        );
+    /// From the changelog; `None` where the source is forgotten, or the value no such entry.
+    pub fn restore_source(&mut self, source: i64, value: Option<&[u8]>, now: Instant) {
+        match value.and_then(decode_source) {
+            None => drop(self.sources.remove(&source)),
+            Some((highest_ms, offset)) => {
+                let of_source = Source {
+                    highest_ms: Some(highest_ms),
+                    offset,
+                    last_seen: now,
+                };
+                self.sources.insert(source, of_source);
+            }
+        }
     }
 
-    /// Each source's highest time, as it is in the changelog.
+    /// A source as it is in the changelog: its highest time `i64`, and the offset of its last record `i64`.
+    pub fn entry(&self, source: i64) -> Option<[u8; 16]> {
+        let of_source = self.sources.get(&source)?;
+        let mut entry = [0; 16];
+        let (time, offset) = entry.split_at_mut(8);
+        time.copy_from_slice(&of_source.highest_ms?.to_be_bytes());
+        offset.copy_from_slice(&of_source.offset.to_be_bytes());
+        Some(entry)
+    }
+
+    /// All sources that have given a record, as they are in the changelog.
     pub fn entries(&self) -> Vec<(i64, Vec<u8>)> {
-        let entry = |(&source, of_source): (&i64, &Source)| {
-            Some((source, of_source.highest_ms?.to_be_bytes().to_vec()))
-        };
-        self.sources.iter().filter_map(entry).collect()
+        let sources = self.sources.keys();
+        sources
+            .filter_map(|&source| Some((source, self.entry(source)?.to_vec())))
+            .collect()
     }
 
     fn advance(&mut self, now: Instant) {
@@ -110,15 +139,15 @@ mod tests {
         let mut clock = Clock::new(Duration::from_millis(100));
         clock.expect(0, start);
         clock.expect(1, start);
-        assert_eq!(clock.see(0, 1_000, at(1)), (i64::MIN, true));
-        assert_eq!(clock.see(1, 500, at(2)), (500, true));
-        assert_eq!(clock.see(1, 400, at(3)), (500, false));
-        assert_eq!(clock.see(1, 2_000, at(4)), (1_000, true));
+        assert_eq!(clock.see(0, 0, 1_000, at(1)), (i64::MIN, true));
+        assert_eq!(clock.see(1, 0, 500, at(2)), (500, true));
+        assert_eq!(clock.see(1, 0, 400, at(3)), (500, false));
+        assert_eq!(clock.see(1, 0, 2_000, at(4)), (1_000, true));
         // Source 0 is idle, and does not hold back the other; it never goes back.
-        assert_eq!(clock.see(1, 3_000, at(150)), (3_000, true));
-        assert_eq!(clock.see(0, 1_500, at(151)), (3_000, true));
-        assert_eq!(clock.see(1, 4_000, at(152)), (3_000, true));
-        assert_eq!(clock.see(0, 3_500, at(153)), (3_500, true));
+        assert_eq!(clock.see(1, 0, 3_000, at(150)), (3_000, true));
+        assert_eq!(clock.see(0, 0, 1_500, at(151)), (3_000, true));
+        assert_eq!(clock.see(1, 0, 4_000, at(152)), (3_000, true));
+        assert_eq!(clock.see(0, 0, 3_500, at(153)), (3_500, true));
     }
 
     #[test]
@@ -127,7 +156,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut clock = Clock::new(Duration::from_millis(100));
         clock.expect(7, start);
-        assert_eq!(clock.see(0, 10, at(50)).0, i64::MIN);
-        assert_eq!(clock.see(0, 20, at(100)).0, 20);
+        assert_eq!(clock.see(0, 0, 10, at(50)).0, i64::MIN);
+        assert_eq!(clock.see(0, 0, 20, at(100)).0, 20);
     }
 }

@@ -33,7 +33,7 @@ pub enum Incompatible {
     /// It is of other keys.
     #[error(
         "the state was kept by {was}, and the config says {is}: set it back, or rebuild the state \
-         (`milena rebuild-state`)"
+         (`milena serve --rebuild-state`)"
     )]
     Key {
         /// As it was.
@@ -44,7 +44,7 @@ pub enum Incompatible {
     /// Keys are in other partitions.
     #[error(
         "the state was kept in {was} partitions, and there are {is}: keys are in other partitions now. Rebuild the state \
-         (`milena rebuild-state`)"
+         (`milena serve --rebuild-state`)"
     )]
     Partitions {
         /// As it was.
@@ -55,7 +55,7 @@ pub enum Incompatible {
     /// It does not have what a feature needs.
     #[error(
         "the state has nothing for {missing}: a new window would begin empty beside others that are full. Set the features \
-         back, or rebuild the state (`milena rebuild-state`)"
+         back, or rebuild the state (`milena serve --rebuild-state`)"
     )]
     Missing {
         /// The window and field.

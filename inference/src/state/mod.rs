@@ -15,10 +15,13 @@
 //! |---|---|
 //! | -1 | the state's [`Definition`], JSON |
 //! | -2 | stream time, ms `i64` |
-//! | 0 and up | the highest event time of a source, ms `i64` ([`clock`]) |
+//! | -3 | there is one while the state is to be built anew ([`rebuild`]) |
+//! | 0 and up | a source ([`clock`]): its highest event time, ms `i64`, and the offset of its last record `i64` |
+//! | -16 and down | of source -16 - slice: the offset `i64` below which records only change the state |
 
 pub mod clock;
 mod definition;
+pub mod rebuild;
 pub mod spill;
 mod task;
 
@@ -41,6 +44,8 @@ pub const MAX_KEY_BYTES: usize = 32 << 10;
 const OWN: u32 = 0;
 const DEFINITION: i64 = -1;
 const STREAM_TIME: i64 = -2;
+const REBUILDING: i64 = -3;
+const REPLAYED: i64 = -16;
 const ENTRY: usize = 12;
 
 /// A change of state: a key of the changelog, and its new value; `None` deletes.
@@ -74,6 +79,8 @@ pub struct Store {
     folder: Option<PathBuf>,
     spill: Option<Spill>,
     tasks: BTreeMap<Task, TaskState>,
+    /// All of it is there.
+    is_ready: bool,
 }
 
 impl Store {
@@ -91,7 +98,18 @@ impl Store {
             folder,
             spill: None,
             tasks: BTreeMap::new(),
+            is_ready: false,
         }
+    }
+
+    /// Whether what was committed is all there; not before it is restored.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// What was committed is all there.
+    pub fn ready(&mut self) {
+        self.is_ready = true;
     }
 
     /// Takes up what a clean stop has left, where that is the state of just this version; whether it is. What is there
@@ -112,6 +130,7 @@ impl Store {
 
     /// Begins a task anew: with what a clean stop has left of it where that was resumed, empty otherwise.
     pub fn begin(&mut self, task: Task, generation: u64, resumed: bool) -> Result<(), StateError> {
+        self.is_ready = false;
         let mut state = TaskState::new(task, generation, self.idle_timeout);
         match &self.spill {
             Some(spill) if resumed => state.resume(spill)?,

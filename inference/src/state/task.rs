@@ -1,14 +1,15 @@
 //! The state of one task.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use indexmap::IndexMap;
 
 use super::clock::Clock;
 use super::spill::Spill;
 use super::{
-    Change, DEFINITION, Definition, OWN, STREAM_TIME, StateError, own_key, put_key, split_key,
+    Change, DEFINITION, Definition, OWN, REPLAYED, STREAM_TIME, StateError, put_key, split_key,
 };
 use crate::feature::cells::Cells;
 use crate::feature::pane::Pane;
@@ -41,6 +42,8 @@ pub struct TaskState {
     bytes: usize,
     clock: Clock,
     definition: Option<Definition>,
+    /// By source: records below this offset only change the state, as their outputs are there.
+    replayed: BTreeMap<i64, i64>,
     /// Of the last change.
     changes: u64,
     /// All changes up to this one are committed.
@@ -62,6 +65,7 @@ impl TaskState {
             bytes: 0,
             clock: Clock::new(idle_timeout),
             definition: None,
+            replayed: BTreeMap::new(),
             changes: 0,
             committed: 0,
             hand: 0,
@@ -88,28 +92,40 @@ impl TaskState {
         &mut self.clock
     }
 
+    /// Whether the outputs of a source's record are there already.
+    pub fn is_replayed(&self, source: i64, offset: i64) -> bool {
+        self.replayed.get(&source).is_some_and(|end| offset < *end)
+    }
+
     /// A record of a source: stream time is brought to it. The changes go with the record.
     pub fn see(
         &mut self,
-        source: i64,
+        (source, offset): (i64, i64),
         time_ms: i64,
         now: Instant,
         changes: &mut Vec<Change>,
     ) -> StreamTime {
         let before = self.clock.stream_ms();
-        let (stream_ms, is_higher) = self.clock.see(source, time_ms, now);
-        if is_higher {
-            let value = Bytes::copy_from_slice(&time_ms.to_be_bytes());
-            changes.push((own_key(source), Some(value)));
+        let (stream_ms, _) = self.clock.see(source, offset, time_ms, now);
+        if let Some(entry) = self.clock.entry(source) {
+            let change = self.own(source, &entry);
+            changes.push(change);
         }
         if stream_ms != before {
-            let value = Bytes::copy_from_slice(&stream_ms.to_be_bytes());
-            changes.push((own_key(STREAM_TIME), Some(value)));
+            let change = self.own(STREAM_TIME, &stream_ms.to_be_bytes());
+            changes.push(change);
         }
         StreamTime {
             now_ms: stream_ms,
             before_ms: before,
         }
+    }
+
+    fn own(&mut self, slice: i64, value: &[u8]) -> Change {
+        put_key(OWN, slice, &[], reserved(&mut self.buffer, 12));
+        let key = self.buffer.split().freeze();
+        reserved(&mut self.buffer, value.len()).extend_from_slice(value);
+        (key, Some(self.buffer.split().freeze()))
     }
 
     /// What is remembered of a key, to change it; `touched` panes and slices become changes.
@@ -284,21 +300,20 @@ impl TaskState {
     }
 
     fn restore_own(&mut self, slice: i64, value: Option<&[u8]>) -> Result<(), StateError> {
-        let Some(value) = value else {
-            return Ok(());
-        };
-        if slice == DEFINITION {
-            let found = serde_json::from_slice(value);
-            self.definition =
-                Some(found.map_err(|error| StateError::Changelog(error.to_string()))?);
-            return Ok(());
-        }
-        let time_ms = value.first_chunk().copied().map(i64::from_be_bytes);
-        let time_ms = time_ms
-            .ok_or_else(|| StateError::Changelog(format!("a time of {} bytes", value.len())))?;
+        let number = value.and_then(|value| Some(i64::from_be_bytes(*value.first_chunk()?)));
         match slice {
-            STREAM_TIME => self.clock.restore_stream(time_ms),
-            source => self.clock.restore_source(source, time_ms, Instant::now()),
+            DEFINITION => {
+                let found = value.map(serde_json::from_slice).transpose();
+                self.definition =
+                    found.map_err(|error| StateError::Changelog(error.to_string()))?;
+            }
+            STREAM_TIME => self.clock.restore_stream(number.unwrap_or(i64::MIN)),
+            0.. => self.clock.restore_source(slice, value, Instant::now()),
+            ..=REPLAYED => match number {
+                Some(end) => drop(self.replayed.insert(REPLAYED - slice, end)),
+                None => drop(self.replayed.remove(&(REPLAYED - slice))),
+            },
+            _ => {}
         }
         Ok(())
     }
@@ -316,6 +331,8 @@ impl TaskState {
         self.shrink_to(0, spill)?;
         let mut own = self.clock.entries();
         own.push((STREAM_TIME, self.clock.stream_ms().to_be_bytes().to_vec()));
+        let replayed = self.replayed.iter();
+        own.extend(replayed.map(|(source, end)| (REPLAYED - source, end.to_be_bytes().to_vec())));
         if let Some(definition) = &self.definition {
             let json = serde_json::to_vec(definition);
             own.push((

@@ -40,7 +40,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 pub use fit::check_fit;
-pub use rekey::{HEADER as ORIGIN_HEADER, Origins};
+pub use rekey::{HEADER as ORIGIN_HEADER, Origins, source};
 
 use crate::codec::{CodecError, Decoder, OutputEncoder};
 use crate::engine::Engine;
@@ -158,21 +158,34 @@ pub struct KeyState {
     pub features: Vec<(String, FeatureValue)>,
 }
 
+/// What a model topic says of a key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Remembered {
+    /// It is not known yet: the state is being restored, or could not be.
+    Restoring,
+    /// Nothing.
+    Nothing,
+    /// This.
+    Key(KeyState),
+}
+
 /// Asks a model topic that runs for its state.
 #[derive(Clone, Debug)]
 pub struct StateReader(Arc<Work>);
 
 impl StateReader {
-    /// What is remembered of a key.
-    pub fn get(&self, key: &[u8]) -> Result<Option<KeyState>, StateError> {
-        let Some((planned, store)) = self
-            .0
-            .planned()
-            .and_then(|planned| Some((planned, planned.store.as_ref()?)))
-        else {
-            return Ok(None);
+    /// What is remembered of a key. It may be on the disk.
+    pub fn get(&self, key: &[u8]) -> Result<Remembered, StateError> {
+        let Some(planned) = self.0.planned() else {
+            return Ok(Remembered::Nothing);
+        };
+        let Some(store) = &planned.store else {
+            return Ok(Remembered::Nothing);
         };
         let mut store = work::lock(store);
+        if !store.is_ready() {
+            return Ok(Remembered::Restoring);
+        }
         let tasks: Vec<Task> = store.tasks().collect();
         for task in tasks {
             let Some((state, spill)) = store.look(task) else {
@@ -182,18 +195,17 @@ impl StateReader {
                 continue;
             };
             let stream_ms = state.clock().stream_ms();
-            let features = planned.plan.look(&cells, stream_ms);
-            return Ok(Some(KeyState {
+            let features = planned.plan.look(&cells, stream_ms).into_iter();
+            return Ok(Remembered::Key(KeyState {
                 partition: task.partition,
                 stream_ms,
                 is_committed,
                 features: features
-                    .into_iter()
                     .map(|(name, value)| (name.to_owned(), value))
                     .collect(),
             }));
         }
-        Ok(None)
+        Ok(Remembered::Nothing)
     }
 }
 
@@ -317,7 +329,10 @@ pub fn spawn_rekey<L: StreamLog>(spec: Arc<ModelTopicSpec>, log: L) -> Result<Ru
     })?;
     let lineage = Lineage::new(&spec, None, &log.inputs());
     let maker = OutputMaker::new(lineage, None, None, spec.on_error.clone());
-    let work = Work::Rekey(KeyPicker::new(key));
+    let work = Work::Rekey {
+        picker: KeyPicker::new(key),
+        replayed: Mutex::default(),
+    };
     start(spec, None, log, work, None, maker)
 }
 

@@ -152,6 +152,7 @@ impl OutputMaker {
             Step::Tombstone => None,
             // Its task has another generation: nobody wants it.
             Step::Picked(_) => return Ok(()),
+            Step::Replayed => return Ok(()),
             Step::Rekey(key) => {
                 let partition = hash::partition_of(&key, partitions.derived);
                 let headers = rekey::headers(&item.record, input, task.partition);

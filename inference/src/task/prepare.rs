@@ -24,6 +24,8 @@ pub(super) enum Step {
     Row,
     /// It goes on under another key.
     Rekey(Bytes),
+    /// It has only changed the state: its output is there.
+    Replayed,
     /// It failed before the model.
     Failed(Box<Failure>),
 }
@@ -148,7 +150,7 @@ impl Polled {
         let parts = self.parts.into_iter().map(|(mut part, records)| {
             let items = records
                 .into_iter()
-                .map(|record| work.decode(part.input, record, &mut rows));
+                .map(|record| work.decode(part.task, part.input, record, &mut rows));
             part.records = items.collect();
             part
         });

@@ -49,7 +49,7 @@ impl Origin {
 }
 
 /// The partition of an input, as a clock's source.
-pub(super) fn source(input: usize, partition: i32) -> i64 {
+pub fn source(input: usize, partition: i32) -> i64 {
     ((input as i64) << 32) | i64::from(partition)
 }
 

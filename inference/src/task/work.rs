@@ -1,5 +1,6 @@
 //! What a model topic does with its records before its model: reads them, and makes their features.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -7,14 +8,14 @@ use bytes::Bytes;
 
 use super::measure::Features;
 use super::prepare::{Item, Part, Prepared, Seen, Stage, Step};
-use super::rekey::{self, Origin};
+use super::rekey;
 use super::table::TableSet;
 use crate::codec::Decoder;
 use crate::feature::pane::Pane;
 use crate::feature::plan::{KeyPicker, Made, MakeError, Picked, Plan, StreamTime};
 use crate::model::Input;
 use crate::state::{MAX_KEY_BYTES, StateError, Store, TaskState, spill::Spill};
-use crate::stream_log::InputRecord;
+use crate::stream_log::{InputRecord, Task};
 
 /// How many keys are looked at, for each record, to see whether they can be forgotten.
 const SWEEP_LOOKS: usize = 2;
@@ -27,7 +28,12 @@ pub(super) enum Work {
     /// Features are made of them.
     Planned(Box<Planned>),
     /// They go on under another key, to no model.
-    Rekey(KeyPicker),
+    Rekey {
+        /// The key's place.
+        picker: KeyPicker,
+        /// By task and source: below this offset they go on once more, but dead letters are there.
+        replayed: Mutex<BTreeMap<(Task, i64), i64>>,
+    },
 }
 
 /// How features are made.
@@ -46,7 +52,13 @@ pub(super) struct Planned {
 
 impl Work {
     /// Reads a record.
-    pub(super) fn decode(&self, input: usize, mut record: InputRecord, rows: &mut Input) -> Item {
+    pub(super) fn decode(
+        &self,
+        task: Task,
+        input: usize,
+        mut record: InputRecord,
+        rows: &mut Input,
+    ) -> Item {
         match self {
             Self::Plain(decoder) => {
                 let step = match &record.value {
@@ -78,7 +90,7 @@ impl Work {
                 item.origin = origin.map(Box::new);
                 item
             }
-            Self::Rekey(picker) => {
+            Self::Rekey { picker, replayed } => {
                 let picked = record.value.as_ref().map(|value| picker.pick(value));
                 let step = match picked {
                     // It goes on by its own key: there is no field to look into.
@@ -95,7 +107,15 @@ impl Work {
                     }
                     Some(Err(error)) => Step::failed(Stage::Decode, error.to_string()),
                 };
-                Item::new(record, step)
+                let source = (task, rekey::source(input, task.partition));
+                let replayed = replayed.lock().unwrap_or_else(PoisonError::into_inner);
+                let is_replayed = replayed
+                    .get(&source)
+                    .is_some_and(|end| record.offset < *end);
+                match step {
+                    Step::Failed(_) if is_replayed => Item::new(record, Step::Replayed),
+                    step => Item::new(record, step),
+                }
             }
         }
     }
@@ -155,7 +175,18 @@ impl Planned {
         let now = Instant::now();
         let looks = part.records.len() * SWEEP_LOOKS;
         for item in &mut part.records {
+            let (source, offset) = match &item.origin {
+                Some(origin) => (origin.source(), origin.offset),
+                None => (
+                    rekey::source(part.input, part.task.partition),
+                    item.record.offset,
+                ),
+            };
+            let is_replayed = state.is_replayed(source, offset);
             let Step::Picked(picked) = &item.step else {
+                if is_replayed {
+                    item.step = Step::Replayed;
+                }
                 continue;
             };
             let picked = picked.clone();
@@ -175,11 +206,8 @@ impl Planned {
                     continue;
                 }
             };
-            let source = match &item.origin {
-                Some(origin) => Origin::source(origin),
-                None => rekey::source(part.input, part.task.partition),
-            };
-            let stream = state.see(source, picked.time_ms, now, &mut item.changes);
+            let stream = state.see((source, offset), picked.time_ms, now, &mut item.changes);
+            let before = rows.len();
             let made = state.change(spill, &key, &mut item.changes, |cells, touched| {
                 self.plan
                     .make(&picked, cells, stream, &*self.tables, rows, touched)
@@ -191,6 +219,13 @@ impl Planned {
                 measures.late.increment(1);
             }
             self.end(item, *picked, made);
+            if is_replayed {
+                item.step = Step::Replayed;
+                if let (Input::Rows(rows), true) = (&mut *rows, self.plan.makes_rows()) {
+                    rows.truncate(before);
+                    item.has_row = false;
+                }
+            }
         }
         if let Some(last) = part.records.last_mut() {
             let plan = &self.plan;

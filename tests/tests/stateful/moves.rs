@@ -7,7 +7,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use serde_json::json;
 use tests::{Milena, eventually};
 
-use super::world::{KEYED, Payments, config, produce, scored};
+use super::world::{KEYED, Payments, Scored, config, produce, scored, source};
 
 fn grow(milena: &Milena, topic: &str, partitions: usize) -> Result<(), RDKafkaErrorCode> {
     let admin: AdminClient<DefaultClientContext> = milena.client_with(&[]);
@@ -60,6 +60,51 @@ fn another_key_is_refused_and_says_what_to_do() {
     assert!(log.contains(expected), "{log}");
     // What is there can be read.
     assert_eq!(milena.ends("scored").values().sum::<i64>(), 30);
+}
+
+/// Also where the process is killed while it does so.
+#[test]
+fn state_is_built_anew_on_request_and_nothing_is_put_out_twice() {
+    for keys in [KEYED, ""] {
+        let payments = Payments::new(3, 3000, 20);
+        let mut milena = Milena::start(&config(keys, ""));
+        payments.produce(&milena, 0..2000);
+        let bad = [(Some("b"), Some("not json"))];
+        produce(&milena, 1, &bad);
+        let before = scored(&milena, 2000);
+        milena.stop();
+        let more = "[[model_topic.feature]]\nname = 'most'\nagg = 'max'\npath = '$.amount'\n";
+        let with_more = format!("{}{more}", milena.config());
+        milena.set_config(with_more);
+        milena.restart();
+        halted(&milena, "scored");
+        milena.kill();
+        milena.set_arguments(&["--rebuild-state", "scored"]);
+        milena.restart();
+        milena.kill();
+        // Of a rebuild that has begun nothing needs to be asked.
+        milena.set_arguments(&[]);
+        milena.restart();
+        payments.produce(&milena, 2000..3000);
+        let outputs = scored(&milena, 3000);
+        let sources = |outputs: &[Scored]| -> Vec<_> { outputs.iter().map(source).collect() };
+        let mut found = sources(&outputs);
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found.len(), 3000);
+        assert!(sources(&before).iter().all(|source| found.contains(source)));
+        if keys == KEYED {
+            let mut last = std::collections::BTreeMap::new();
+            for output in &outputs {
+                let n = output.value["f"]["n"].as_f64().expect("a count");
+                let counted = last.insert(output.customer.clone(), n).unwrap_or(0.0);
+                assert_eq!(n, counted + 1.0, "{output:?}");
+            }
+            assert_eq!(last.len(), 20);
+        }
+        let letters: usize = milena.read_topic("scored.dlq").values().map(Vec::len).sum();
+        assert_eq!(letters, 1);
+    }
 }
 
 #[test]

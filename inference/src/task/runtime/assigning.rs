@@ -1,13 +1,14 @@
 //! Taking tasks on, with their state, and leaving the state behind.
 
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Backoff, Runtime, TaskWork};
-use crate::state::{StateError, Store};
-use crate::stream_log::{Error, OutputTopic, StatesSink, StreamLog, Task};
+use crate::state::{StateError, Store, rebuild};
+use crate::stream_log::{Error, OutputTopic, Positions, StatesSink, StreamLog, Task};
 use crate::task::rekey;
-use crate::task::work::lock;
+use crate::task::work::{Work, lock};
 
 /// How long a stop waits for what is on its way, so that the state it leaves is one that was committed.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -89,10 +90,11 @@ impl<L: StreamLog> Runtime<L> {
         Ok(())
     }
 
-    async fn restore(
-        &mut self,
-        tasks: &[Task],
-    ) -> Result<std::collections::BTreeMap<Task, crate::stream_log::Positions>, Error> {
+    async fn restore(&mut self, tasks: &[Task]) -> Result<BTreeMap<Task, Positions>, Error> {
+        if let Work::Rekey { replayed, .. } = &*self.work {
+            let mut sink = Replayed(replayed);
+            return self.log.restore_all(tasks, Some(&mut sink)).await;
+        }
         let Some(store) = self.work.store().cloned() else {
             return self.log.restore_all(tasks, None).await;
         };
@@ -141,6 +143,7 @@ impl<L: StreamLog> Runtime<L> {
             }
         }
         store.fit().map_err(fatal)?;
+        store.ready();
         let seconds = started.elapsed().as_secs_f64();
         self.measures.restore.set(seconds);
         self.measures.features.state(&store);
@@ -213,6 +216,21 @@ impl<L: StreamLog> Runtime<L> {
             } else {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Takes what a repartitioning has to know of a rebuild.
+struct Replayed<'w>(&'w Mutex<BTreeMap<(Task, i64), i64>>);
+
+impl StatesSink for Replayed<'_> {
+    fn put(&mut self, task: Task, key: &[u8], value: Option<&[u8]>) {
+        if let Some((source, end)) = rebuild::replayed(key, value) {
+            let mut replayed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            match end {
+                Some(end) => replayed.insert((task, source), end),
+                None => replayed.remove(&(task, source)),
+            };
         }
     }
 }

@@ -112,6 +112,7 @@ impl House {
             base_dir: models().to_owned(),
             num_partitions: 2,
             event_times: Default::default(),
+            rebuild_state: Vec::new(),
             clock,
         });
         let house = Self {
