@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use inference::codec::JsonDecoder;
-use inference::feature::Features;
+use inference::feature::{Features, Field};
 use inference::model::card::ModelCard;
 use inference::model::{LoadError, LoadOptions, Rows, load};
 
@@ -355,6 +355,32 @@ fn an_anomaly_is_what_is_reconstructed_badly() {
             .ends_with("config.json: labels: an anomaly score has none"),
         "{error}"
     );
+}
+
+#[test]
+fn the_sensors_example_scores_as_numpy() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/examples/sensors/model");
+    let mut loaded = load("sensors", "1", &folder, &LoadOptions::default()).unwrap();
+    let card = loaded.card.tabular().unwrap();
+    let features = Features::new(&card.inputs);
+    let readings = 300f64.ln_1p();
+    // A healthy machine, and one that shakes; by numpy in f64.
+    let expected = [0.002_743_919, 3.120_791];
+    let mut rows = Rows::new(features.width());
+    for [vibration, mean, std] in [[2.1, 2.08, 0.09], [3.4, 2.3, 0.4]] {
+        let fields = [
+            71.3, vibration, 5.02, 1462.0, 0.63, mean, std, 71.8, -0.2, readings,
+        ]
+        .map(Field::Number);
+        features.encode(&fields, rows.values_mut()).unwrap();
+    }
+    let scores = loaded.model.infer(&rows.into()).unwrap();
+    for (score, expected) in scores.values().iter().zip(expected) {
+        let off = (f64::from(*score) / expected - 1.0).abs();
+        assert!(off < 1e-4, "{score}, expected {expected}");
+    }
+    let threshold = loaded.card.threshold().unwrap();
+    assert!(expected[0] < threshold && threshold < expected[1]);
 }
 
 #[test]
