@@ -125,6 +125,7 @@ fn unscaled_card() -> Result<ModelCard, Box<dyn Error>> {
         hidden: HIDDEN.to_vec(),
         activation: Some(Activation::Relu),
         output: 1,
+        threshold: None,
         metadata: None,
     })
 }
@@ -175,7 +176,7 @@ impl Set {
         records: u64,
         rate: f64,
     ) -> Result<Set, Box<dyn Error>> {
-        let decoder = JsonDecoder::new(Features::new(&card.inputs));
+        let decoder = JsonDecoder::new(Features::new(&card.inputs))?;
         let mut rows = Rows::new(decoder.width());
         let mut fraud = Vec::new();
         for index in 0..records {

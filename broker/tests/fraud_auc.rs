@@ -34,7 +34,7 @@ fn committed_weights_reach_the_auc_that_is_written_down() {
     let figure = |name: &str| card.metadata.as_ref().unwrap()[name].as_f64().unwrap();
     let (written, written_single) = (figure("held_out_auc"), figure("best_single_input_auc"));
 
-    let decoder = JsonDecoder::new(Features::new(&card.inputs));
+    let decoder = JsonDecoder::new(Features::new(&card.inputs)).unwrap();
     let mut rows = Rows::new(decoder.width());
     let mut fraud = Vec::new();
     for index in 0..FRESH_RECORDS {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use inference::codec::JsonDecoder;
-use inference::feature::Features;
+use inference::feature::{Features, Field};
 use inference::model::card::ModelCard;
 use inference::model::{LoadError, LoadOptions, Rows, load};
 
@@ -298,7 +298,7 @@ fn names_what_is_wrong_in_a_card() {
 
 fn decoder() -> JsonDecoder {
     let card = ModelCard::parse(CARD.replace("ACTIVATION", "relu").as_bytes()).unwrap();
-    JsonDecoder::new(Features::new(&card.inputs))
+    JsonDecoder::new(Features::new(&card.inputs)).unwrap()
 }
 
 fn decode(record: &str) -> Result<Vec<f32>, String> {
@@ -311,6 +311,141 @@ fn decode(record: &str) -> Result<Vec<f32>, String> {
             Err(error.to_string())
         }
     }
+}
+
+const AUTOENCODER: &str = r#"{
+  "model_type": "mlp", "task": "anomaly", "threshold": 0.5,
+  "inputs": [{ "path": "$.x", "mean": 1.0 }, { "name": "f", "width": 3 }],
+  "hidden": [2], "activation": "relu", "output": 4
+}"#;
+
+#[test]
+fn an_anomaly_is_what_is_reconstructed_badly() {
+    // 4 numbers through 2: each the mean of two, which reconstructs rows of two pairs.
+    let folder = tempfile::tempdir().unwrap();
+    let of =
+        |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+    let halves = [0.5, 0.5, 0.0, 0.0, 0.0, 0.0, 0.5, 0.5];
+    let copies = [1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0];
+    let tensors = HashMap::from([
+        ("layers.0.weight".to_owned(), of(&halves, &[2, 4])),
+        ("layers.0.bias".to_owned(), of(&[0.0; 2], &[2])),
+        ("layers.1.weight".to_owned(), of(&copies, &[4, 2])),
+        ("layers.1.bias".to_owned(), of(&[0.0; 4], &[4])),
+    ]);
+    write(folder.path(), AUTOENCODER, &tensors);
+    let loaded = load("machines", "1", folder.path(), &LoadOptions::default()).unwrap();
+    assert_eq!(loaded.model.output_width(), 1);
+    // Pairs score 0; [1, 3, 2, 2] is off by 1, 1, 0, 0; [1, 3, -4, -4], by 1, 1, and by 4, 4 since ReLU cuts.
+    let rows = vec![1.0, 1.0, 2.0, 2.0, 1.0, 3.0, 2.0, 2.0, 1.0, 3.0, -4.0, -4.0];
+    let rows = Rows::from_values(4, rows).unwrap();
+    for mut model in [loaded.model.replica(), loaded.model] {
+        let scores = model.infer(&rows.clone().into()).unwrap();
+        assert_eq!((scores.width(), scores.values()), (1, &[0.0, 0.5, 8.5][..]));
+    }
+
+    let options = LoadOptions {
+        labels: Some(vec!["ok".to_owned(), "odd".to_owned()]),
+        ..LoadOptions::default()
+    };
+    let error = load("machines", "1", folder.path(), &options).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("config.json: labels: an anomaly score has none"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_sensors_example_scores_as_numpy() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/examples/sensors/model");
+    let mut loaded = load("sensors", "1", &folder, &LoadOptions::default()).unwrap();
+    let card = loaded.card.tabular().unwrap();
+    let features = Features::new(&card.inputs);
+    let readings = 300f64.ln_1p();
+    // A healthy machine, and one that shakes; by numpy in f64.
+    let expected = [0.002_743_919, 3.120_791];
+    let mut rows = Rows::new(features.width());
+    for [vibration, mean, std] in [[2.1, 2.08, 0.09], [3.4, 2.3, 0.4]] {
+        let fields = [
+            71.3, vibration, 5.02, 1462.0, 0.63, mean, std, 71.8, -0.2, readings,
+        ]
+        .map(Field::Number);
+        features.encode(&fields, rows.values_mut()).unwrap();
+    }
+    let scores = loaded.model.infer(&rows.into()).unwrap();
+    for (score, expected) in scores.values().iter().zip(expected) {
+        let off = (f64::from(*score) / expected - 1.0).abs();
+        assert!(off < 1e-4, "{score}, expected {expected}");
+    }
+    let threshold = loaded.card.threshold().unwrap();
+    assert!(expected[0] < threshold && threshold < expected[1]);
+}
+
+#[test]
+fn refuses_cards_of_autoencoders_with_the_reason() {
+    for (from, to, expected) in [
+        (
+            "\"output\": 4",
+            "\"output\": 3",
+            "output: 3 numbers do not reconstruct a row of 4",
+        ),
+        (
+            "0.5,",
+            "-0.5,",
+            "threshold: -0.5 is not 0 or a finite f32 above it",
+        ),
+        (
+            "0.5,",
+            "1e39,",
+            "threshold: 1e39 is not 0 or a finite f32 above it",
+        ),
+        (
+            "\"anomaly\"",
+            "\"regress\"",
+            "threshold: is for the task anomaly, and this is regress",
+        ),
+        (
+            "0.5,",
+            "0.5, \"labels\": [\"ok\"],",
+            "labels: an anomaly score has none",
+        ),
+        (
+            "\"name\": \"f\", ",
+            "",
+            "inputs[1]: an input without a path needs a name: its feature's",
+        ),
+        (
+            "\"width\": 3",
+            "\"one_of\": [\"a\"]",
+            "inputs[1]: one_of goes with a path: a feature gives numbers",
+        ),
+        (
+            "\"width\": 3",
+            "\"width\": 0",
+            "inputs[1].width: 0 is not between 1 and 32768",
+        ),
+        (
+            "\"mean\": 1.0",
+            "\"width\": 1",
+            "inputs[0]: width goes without a path: it is a feature's",
+        ),
+    ] {
+        assert!(AUTOENCODER.contains(from), "{from}");
+        let card = AUTOENCODER.replace(from, to);
+        let error = ModelCard::parse(card.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), expected, "{from} -> {to}");
+    }
+    let linear = AUTOENCODER
+        .replace("\"mlp\"", "\"linear\"")
+        .replace("\"hidden\": [2], \"activation\": \"relu\", ", "");
+    let error = ModelCard::parse(linear.as_bytes()).unwrap_err();
+    assert_eq!(error.to_string(), "task: anomaly needs an mlp");
+    let card = ModelCard::parse(AUTOENCODER.as_bytes()).unwrap();
+    assert_eq!(card.width(), 4);
+    let again = serde_json::to_vec(&card).unwrap();
+    assert_eq!(ModelCard::parse(&again).unwrap(), card);
 }
 
 #[test]

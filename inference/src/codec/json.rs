@@ -13,6 +13,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::CodecError;
 use crate::feature::{Features, Field, FieldError, JsonPath, Step};
 
 /// Why a record is not a row of the model's inputs.
@@ -46,12 +47,19 @@ pub struct JsonDecoder {
 }
 
 impl JsonDecoder {
-    /// For the inputs of a model.
-    pub fn new(features: Features) -> Self {
+    /// For the inputs of a model, each of which has a path.
+    pub fn new(features: Features) -> Result<Self, CodecError> {
         let mut picker = Picker::default();
         let mut distinct: Vec<&JsonPath> = Vec::new();
         let mut slots = Vec::with_capacity(features.paths().len());
         for (input, path) in features.paths().iter().enumerate() {
+            let Some(path) = path else {
+                let label = features.label(input);
+                return Err(CodecError {
+                    key: "feature",
+                    reason: format!("input {label:?} has no path: it needs a feature of that name"),
+                });
+            };
             let slot = match distinct.iter().position(|known| *known == path) {
                 Some(slot) => slot,
                 None => {
@@ -61,11 +69,11 @@ impl JsonDecoder {
             };
             slots.push(slot);
         }
-        Self {
+        Ok(Self {
             picker,
             slots,
             features,
-        }
+        })
     }
 
     /// How many numbers a row has.

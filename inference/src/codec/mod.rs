@@ -64,7 +64,7 @@ impl Decoder {
             Card::Text(card) => Ok(Self::Text(TextDecoder::new(card, codec, text)?)),
             Card::Tabular(_) if text.is_some() => of_texts("text"),
             Card::Tabular(card) => match codec {
-                Codec::Json => Ok(Self::Json(JsonDecoder::new(Features::new(&card.inputs)))),
+                Codec::Json => Ok(Self::Json(JsonDecoder::new(Features::new(&card.inputs))?)),
                 Codec::Raw => Ok(Self::Raw(card.width())),
                 Codec::Text => of_texts("codec.in"),
             },

@@ -2,11 +2,13 @@
 //!
 //! | task | JSON | raw |
 //! |---|---|---|
+//! | anomaly | `{"score":0.42,"anomaly":true}`, without `anomaly` where the card has no threshold | the score |
 //! | classify | `{"label":"fraud","score":0.97,"scores":{"ok":0.03,"fraud":0.97}}` | the scores, in the labels' order |
 //! | embed | `{"embedding":[0.1,-0.2]}` | the numbers |
 //! | regress | `{"value":1.5}`, a list where the model has several outputs | the values |
 //!
-//! Scores are probabilities: by softmax, or by sigmoid where the model has one output; `score` is the label's.
+//! Scores of labels are probabilities: by softmax, or by sigmoid where the model has one output; `score` is the
+//! label's. An anomaly's is 0 or more, and `anomaly` says whether it has reached the threshold.
 //! Raw is little-endian f32.
 
 use bytes::{BufMut, BytesMut};
@@ -21,6 +23,7 @@ pub struct OutputEncoder {
     task: ModelTask,
     /// As JSON texts.
     labels: Vec<Vec<u8>>,
+    threshold: Option<f32>,
     scores: Vec<f32>,
 }
 
@@ -36,6 +39,7 @@ impl OutputEncoder {
                 .iter()
                 .map(|label| json(label).into_bytes())
                 .collect(),
+            threshold: card.threshold().map(|threshold| threshold as f32),
             scores: Vec::new(),
         }
     }
@@ -44,11 +48,12 @@ impl OutputEncoder {
     pub fn encode(&mut self, logits: &[f32], out: &mut BytesMut) {
         self.scores.clear();
         match self.task {
-            ModelTask::Regress | ModelTask::Embed => self.scores.extend_from_slice(logits),
             ModelTask::Classify => probabilities(logits, &mut self.scores),
+            _ => self.scores.extend_from_slice(logits),
         }
         match (self.codec, self.task) {
             (Codec::Raw, _) => self.scores.iter().for_each(|score| out.put_f32_le(*score)),
+            (_, ModelTask::Anomaly) => self.anomaly(out),
             (_, ModelTask::Regress) => values(&self.scores, out),
             (_, ModelTask::Embed) => {
                 out.put_slice(b"{\"embedding\":");
@@ -57,6 +62,21 @@ impl OutputEncoder {
             }
             (_, ModelTask::Classify) => self.classes(out),
         }
+    }
+
+    fn anomaly(&self, out: &mut BytesMut) {
+        let score = self.scores.first().copied().unwrap_or_default();
+        out.put_slice(b"{\"score\":");
+        number(score, out);
+        if let Some(threshold) = self.threshold {
+            out.put_slice(b",\"anomaly\":");
+            out.put_slice(if score >= threshold {
+                b"true"
+            } else {
+                b"false"
+            });
+        }
+        out.put_slice(b"}");
     }
 
     fn classes(&self, out: &mut BytesMut) {
@@ -173,6 +193,30 @@ mod tests {
         );
         let huge = json("classify", r#"["a","b"]"#, 2, &[3e38, -3e38]);
         assert!(huge.contains(r#""label":"a","score":1.0"#), "{huge}");
+    }
+
+    #[test]
+    fn says_what_has_reached_the_threshold() {
+        let encode = |threshold: &str, codec, score: f32| {
+            let card = format!(
+                r#"{{"model_type":"mlp","task":"anomaly","inputs":[{{"path":"$.x"}}],"hidden":[1],
+                "activation":"relu",{threshold}"output":1}}"#
+            );
+            let card = Card::Tabular(ModelCard::parse(card.as_bytes()).unwrap());
+            let mut out = BytesMut::new();
+            OutputEncoder::new(&card, codec).encode(&[score], &mut out);
+            out.to_vec()
+        };
+        let threshold = r#""threshold":0.42,"#;
+        for (score, expected) in [
+            // 0.42 is 0.41999999 in f32: the threshold is rounded as the score is.
+            (0.42, r#"{"score":0.42,"anomaly":true}"#),
+            (0.419, r#"{"score":0.419,"anomaly":false}"#),
+        ] {
+            assert_eq!(encode(threshold, Codec::Json, score), expected.as_bytes());
+        }
+        assert_eq!(encode("", Codec::Json, 0.42), br#"{"score":0.42}"#);
+        assert_eq!(encode(threshold, Codec::Raw, 0.42), 0.42f32.to_le_bytes());
     }
 
     #[test]

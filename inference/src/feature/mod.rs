@@ -33,6 +33,8 @@ pub enum Field<'a> {
     Bool(bool),
     /// A text.
     Text(Cow<'a, str>),
+    /// What a feature of several numbers gives.
+    Numbers(&'a [f64]),
     /// Something with parts.
     Compound(&'static str),
 }
@@ -50,6 +52,7 @@ impl std::fmt::Display for Field<'_> {
                 let more = if shown.len() < text.len() { " …" } else { "" };
                 write!(f, "the text {shown:?}{more}")
             }
+            Self::Numbers(numbers) => write!(f, "a list of {}", numbers.len()),
             Self::Compound(kind) => write!(f, "{kind}"),
         }
     }
@@ -72,7 +75,7 @@ pub struct FieldError {
 #[derive(Clone, Debug)]
 pub struct Features {
     inputs: Vec<Input>,
-    paths: Vec<JsonPath>,
+    paths: Vec<Option<JsonPath>>,
     width: usize,
 }
 
@@ -84,16 +87,21 @@ struct Input {
 
 #[derive(Clone, Debug)]
 enum Kind {
-    Number {
-        default: Option<f64>,
-        transform: Transform,
-        mean: f64,
-        std: f64,
-    },
+    Number(Numbers),
     OneOf {
         default: Option<String>,
         texts: Vec<String>,
     },
+}
+
+/// A number, or several of a feature.
+#[derive(Clone, Debug)]
+struct Numbers {
+    width: usize,
+    default: Option<f64>,
+    transform: Transform,
+    mean: f64,
+    std: f64,
 }
 
 impl Features {
@@ -111,8 +119,8 @@ impl Features {
         self.width
     }
 
-    /// Where each input is, in order.
-    pub fn paths(&self) -> &[JsonPath] {
+    /// Where each input is in a record, in order; `None` where a feature gives it.
+    pub fn paths(&self) -> &[Option<JsonPath>] {
         &self.paths
     }
 
@@ -166,7 +174,8 @@ impl Input {
                     _ => None,
                 },
             },
-            None => Kind::Number {
+            None => Kind::Number(Numbers {
+                width: spec.width(),
                 default: match spec.default {
                     Some(InputDefault::Number(number)) => Some(number),
                     _ => None,
@@ -174,7 +183,7 @@ impl Input {
                 transform: spec.transform.unwrap_or_default(),
                 mean: spec.mean.unwrap_or(0.0),
                 std: spec.std.unwrap_or(1.0),
-            },
+            }),
         };
         Self {
             label: spec.label().to_owned(),
@@ -184,34 +193,7 @@ impl Input {
 
     fn encode(&self, field: &Field<'_>, row: &mut Vec<f32>) -> Result<(), String> {
         match &self.kind {
-            Kind::Number {
-                default,
-                transform,
-                mean,
-                std,
-            } => {
-                let number = match (field, default) {
-                    (Field::Integer(number), _) => *number as f64,
-                    (Field::Number(number), _) => *number,
-                    (Field::Bool(bool), _) => f64::from(u8::from(*bool)),
-                    (Field::Absent | Field::Null, Some(default)) => *default,
-                    (Field::Absent | Field::Null, None) => {
-                        return Err(format!("is required, but is {field}"));
-                    }
-                    _ => return Err(format!("a number is needed, not {field}")),
-                };
-                let transformed = match transform {
-                    Transform::None => number,
-                    Transform::Log1p => number.ln_1p(),
-                };
-                let scaled = ((transformed - mean) / std) as f32;
-                if !scaled.is_finite() {
-                    return Err(format!(
-                        "{number} is not finite after its transform and scaling"
-                    ));
-                }
-                row.push(scaled);
-            }
+            Kind::Number(numbers) => numbers.encode(field, row)?,
             Kind::OneOf { default, texts } => {
                 let text = match (field, default) {
                     (Field::Text(text), _) => text.as_ref(),
@@ -229,5 +211,84 @@ impl Input {
             }
         }
         Ok(())
+    }
+}
+
+impl Numbers {
+    fn encode(&self, field: &Field<'_>, row: &mut Vec<f32>) -> Result<(), String> {
+        match (field, self.default) {
+            (Field::Numbers(numbers), _) if numbers.len() == self.width => numbers
+                .iter()
+                .try_for_each(|number| self.push(*number, row)),
+            (Field::Integer(number), _) if self.width == 1 => self.push(*number as f64, row),
+            (Field::Number(number), _) if self.width == 1 => self.push(*number, row),
+            (Field::Bool(bool), _) if self.width == 1 => self.push(f64::from(u8::from(*bool)), row),
+            (Field::Absent | Field::Null, Some(default)) => {
+                (0..self.width).try_for_each(|_| self.push(default, row))
+            }
+            (Field::Absent | Field::Null, None) => Err(format!("is required, but is {field}")),
+            _ if self.width == 1 => Err(format!("a number is needed, not {field}")),
+            _ => Err(format!("{} numbers are needed, not {field}", self.width)),
+        }
+    }
+
+    fn push(&self, number: f64, row: &mut Vec<f32>) -> Result<(), String> {
+        let transformed = match self.transform {
+            Transform::None => number,
+            Transform::Log1p => number.ln_1p(),
+        };
+        let scaled = ((transformed - self.mean) / self.std) as f32;
+        if !scaled.is_finite() {
+            return Err(format!(
+                "{number} is not finite after its transform and scaling"
+            ));
+        }
+        row.push(scaled);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs(json: &str) -> Features {
+        Features::new(&serde_json::from_str::<Vec<InputSpec>>(json).unwrap())
+    }
+
+    #[test]
+    fn each_number_of_a_feature_is_scaled() {
+        let features = inputs(
+            r#"[{"path":"$.a"},{"name":"f","width":3,"transform":"log1p","mean":1,"std":2,"default":0}]"#,
+        );
+        assert_eq!(features.width(), 4);
+        assert_eq!(features.paths(), [Some("$.a".parse().unwrap()), None]);
+        let mut row = Vec::new();
+        let encode = |field, row: &mut Vec<f32>| {
+            let encoded = features.encode(&[Field::Number(7.0), field], row);
+            encoded.map_err(|error| error.to_string())
+        };
+        // (ln(1 + x) - 1) / 2 of 0, e - 1 and 99.
+        let numbers = [0.0, std::f64::consts::E - 1.0, 99.0];
+        encode(Field::Numbers(&numbers), &mut row).unwrap();
+        assert_eq!(row, [7.0, -0.5, 0.0, 1.802_585_1]);
+        row.clear();
+        encode(Field::Absent, &mut row).unwrap();
+        assert_eq!(row, [7.0, -0.5, -0.5, -0.5]);
+        for (field, reason) in [
+            (
+                Field::Numbers(&[1.0]),
+                "3 numbers are needed, not a list of 1",
+            ),
+            (Field::Number(1.0), "3 numbers are needed, not 1"),
+            (
+                Field::Numbers(&[1.0, -1.0, 1.0]),
+                "-1 is not finite after its transform and scaling",
+            ),
+        ] {
+            let error = encode(field, &mut row).unwrap_err();
+            assert_eq!(error, format!("field \"f\": {reason}"));
+            assert_eq!(row.len(), 4, "a failed record left something");
+        }
     }
 }

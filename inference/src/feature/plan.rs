@@ -265,7 +265,7 @@ fn key_text<'f>(field: &'f Field<'_>) -> Result<Option<Cow<'f, str>>, String> {
         Field::Text(text) => Cow::Borrowed(text.as_ref()),
         Field::Integer(number) => Cow::Owned(number.to_string()),
         Field::Bool(bool) => Cow::Owned(bool.to_string()),
-        Field::Number(_) | Field::Compound(_) => {
+        Field::Number(_) | Field::Compound(_) | Field::Numbers(_) => {
             return Err(format!(
                 "a key is a text or a whole number below 2^63, not {field}"
             ));
@@ -282,6 +282,8 @@ pub(crate) fn owned(field: Field<'_>) -> Field<'static> {
         Field::Bool(bool) => Field::Bool(bool),
         Field::Text(text) => Field::Text(Cow::Owned(text.into_owned())),
         Field::Compound(kind) => Field::Compound(kind),
+        // A feature's; no record has it.
+        Field::Numbers(_) => Field::Absent,
     }
 }
 

@@ -22,11 +22,12 @@
 //! | key | meaning |
 //! |---|---|
 //! | `model_type` | `linear` (one layer) or `mlp` (`hidden` layers, then one of `output`) |
-//! | `task` | `classify` or `regress` |
+//! | `task` | `classify`, `regress` or `anomaly` (`mlp` only) |
 //! | `labels` | classify: one for each output, by softmax; or two with `output` 1, by sigmoid, the second being the positive one |
 //! | `inputs` | the numbers of the model's row, in order |
 //! | `hidden`, `activation` | `mlp` only: widths of the hidden layers; `relu`, `tanh`, `gelu` (the exact one), `silu`, `sigmoid` |
-//! | `output` | how many numbers the last layer gives |
+//! | `output` | how many numbers the last layer gives; anomaly: as many as the row has |
+//! | `threshold` | anomaly only, optional: the score from which a record is an anomaly, 0 or more |
 //! | `metadata` | an object that is not read: who trained it, on what, how well |
 //!
 //! An input is a number (a boolean counts as 0 or 1): `(transform(value) - mean) / std`, with `transform`
@@ -34,6 +35,12 @@
 //! for each text listed: 1 for the one that it equals, 0 for the others, and all 0 for any other text. An
 //! input that is absent or null takes its `default` (before the transform); one without a default is
 //! required. Paths are `$.a.b` and `$.a[0]`: names without quotes, and positions.
+//!
+//! An input without a path has a name, and is given by the feature of that name of the model topic: one
+//! number, or `width` of them, to each of which transform and scaling apply.
+//!
+//! An anomaly model is an autoencoder: its network reconstructs the row from what fits through its hidden layers.
+//! A record's score is the mean of the squared differences between its row, as scaled, and the reconstruction.
 //!
 //! `model.safetensors` holds `layers.N.weight` of shape `[out, in]` and `layers.N.bias` of shape `[out]`
 //! for N from 0, as PyTorch's `nn.Linear` has them, in F32, F16 or BF16; and nothing else. Writing such a
@@ -87,6 +94,8 @@ pub enum ModelTask {
     Regress,
     /// An embedding of a text.
     Embed,
+    /// How badly a row is reconstructed.
+    Anomaly,
 }
 
 impl std::fmt::Display for ModelTask {
@@ -95,6 +104,7 @@ impl std::fmt::Display for ModelTask {
             Self::Classify => "classify",
             Self::Regress => "regress",
             Self::Embed => "embed",
+            Self::Anomaly => "anomaly",
         })
     }
 }
@@ -143,8 +153,12 @@ pub struct InputSpec {
     /// What errors call it; the path by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Where it is in the record.
-    pub path: JsonPath,
+    /// Where it is in the record; without one, the model topic's feature of its name gives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<JsonPath>,
+    /// How many numbers the feature gives; 1 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
     /// What it counts as where it is absent or null; without one it is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<InputDefault>,
@@ -167,7 +181,8 @@ impl InputSpec {
     pub fn number(path: JsonPath) -> Self {
         Self {
             name: None,
-            path,
+            path: Some(path),
+            width: None,
             default: None,
             transform: None,
             mean: None,
@@ -178,15 +193,31 @@ impl InputSpec {
 
     /// What errors call it.
     pub fn label(&self) -> &str {
-        self.name.as_deref().unwrap_or(self.path.as_str())
+        let path = self.path.as_ref().map(JsonPath::as_str);
+        self.name.as_deref().or(path).unwrap_or("?")
     }
 
     /// How many numbers of the row it gives.
     pub fn width(&self) -> usize {
-        self.one_of.as_ref().map_or(1, Vec::len)
+        match &self.one_of {
+            Some(texts) => texts.len(),
+            None => self.width.unwrap_or(1),
+        }
     }
 
     fn check(&self) -> Result<(), &'static str> {
+        if self.path.is_some() {
+            if self.width.is_some() {
+                return Err("width goes without a path: it is a feature's");
+            }
+        } else {
+            if self.name.as_deref().unwrap_or_default().is_empty() {
+                return Err("an input without a path needs a name: its feature's");
+            }
+            if self.one_of.is_some() {
+                return Err("one_of goes with a path: a feature gives numbers");
+            }
+        }
         match &self.one_of {
             Some(texts) => {
                 if texts.is_empty() {
@@ -239,6 +270,9 @@ pub struct ModelCard {
     pub activation: Option<Activation>,
     /// Width of the last layer.
     pub output: usize,
+    /// The score from which a record is an anomaly. Compared as the score is, in f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
     /// Not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<serde_json::Map<String, serde_json::Value>>,
@@ -277,6 +311,11 @@ impl Card {
             Self::Tabular(card) => &card.labels,
             Self::Text(card) => &card.labels,
         }
+    }
+
+    /// The score from which a record is an anomaly.
+    pub fn threshold(&self) -> Option<f64> {
+        self.tabular().and_then(|card| card.threshold)
     }
 
     /// In what form the model takes records.
@@ -348,9 +387,18 @@ impl ModelCard {
             input
                 .check()
                 .map_err(|reason| CardError::new(format!("inputs[{index}]"), reason))?;
+            if let Some(width) = input.width
+                && !(1..=MAX_LAYER_WIDTH).contains(&width)
+            {
+                return Err(CardError::new(
+                    format!("inputs[{index}].width"),
+                    format!("{width} is not between 1 and {MAX_LAYER_WIDTH}"),
+                ));
+            }
         }
         self.check_architecture()?;
         self.check_labels()?;
+        self.check_anomaly()?;
         let mut parameters = 0usize;
         for LayerShape { inputs, outputs } in self.layers() {
             if inputs == 0 || outputs == 0 || inputs > MAX_LAYER_WIDTH || outputs > MAX_LAYER_WIDTH
@@ -411,7 +459,10 @@ impl ModelCard {
             ModelTask::Regress if !labels.is_empty() => {
                 return Err(CardError::new("labels", "a regression has none"));
             }
-            ModelTask::Regress => {}
+            ModelTask::Anomaly if !labels.is_empty() => {
+                return Err(CardError::new("labels", "an anomaly score has none"));
+            }
+            ModelTask::Regress | ModelTask::Anomaly => {}
             ModelTask::Classify => {
                 let fits =
                     (labels.len() == output && output >= 2) || (labels.len() == 2 && output == 1);
@@ -433,6 +484,37 @@ impl ModelCard {
             }
         }
         Ok(())
+    }
+
+    fn check_anomaly(&self) -> Result<(), CardError> {
+        if self.task != ModelTask::Anomaly {
+            return match self.threshold {
+                Some(_) => Err(CardError::new(
+                    "threshold",
+                    format!("is for the task anomaly, and this is {}", self.task),
+                )),
+                None => Ok(()),
+            };
+        }
+        if self.model_type != ModelType::Mlp {
+            return Err(CardError::new("task", "anomaly needs an mlp"));
+        }
+        let (width, output) = (self.width(), self.output);
+        if output != width {
+            return Err(CardError::new(
+                "output",
+                format!("{output} numbers do not reconstruct a row of {width}"),
+            ));
+        }
+        match self.threshold {
+            Some(threshold) if !((threshold as f32).is_finite() && threshold >= 0.0) => {
+                Err(CardError::new(
+                    "threshold",
+                    format!("{threshold:?} is not 0 or a finite f32 above it"),
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// How many numbers the model's row has.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::card::{Card, CardError, ModelCard, ModelTask, ModelType};
 use super::text::{self, Pooling};
 use super::weights::Weights;
-use super::{DeviceChoice, Input, Linear, LoadedModel, Mlp, Model, ModelInfo, Rows};
+use super::{Autoencoder, DeviceChoice, Input, Linear, LoadedModel, Mlp, Model, ModelInfo, Rows};
 
 /// The card's file name.
 pub const CARD_FILE: &str = "config.json";
@@ -265,7 +265,11 @@ fn load_rows(
             Box::new(Linear::new(weight, bias).map_err(unusable)?)
         }
         (ModelType::Mlp, Some(activation), layers) => {
-            Box::new(Mlp::new(layers, activation).map_err(unusable)?)
+            let network = Mlp::new(layers, activation).map_err(unusable)?;
+            match card.task {
+                ModelTask::Anomaly => Box::new(Autoencoder::new(network)),
+                _ => Box::new(network),
+            }
         }
         _ => {
             return Err(LoadError::Run(

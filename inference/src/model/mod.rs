@@ -3,6 +3,7 @@
 //! A [`Model`] is owned by one OS thread and runs with single-threaded kernels, so that as many models
 //! run side by side as there are workers, and none of them waits for a thread pool.
 
+mod autoencoder;
 pub mod card;
 mod dense;
 mod device;
@@ -17,6 +18,7 @@ mod weights;
 
 use std::sync::Arc;
 
+pub use autoencoder::Autoencoder;
 pub use device::{Device, DeviceChoice};
 pub use input::{Input, Takes};
 pub use linear::Linear;

@@ -21,7 +21,7 @@ const RECORDS: [&[u8]; 12] = [
 fn decoder() -> JsonDecoder {
     let card = br#"{"model_type":"linear","task":"regress","output":1,"inputs":[
         {"path":"$.a","default":0},{"path":"$.b","default":0},{"path":"$.c.d","default":0},{"path":"$.x[2].y","default":0}]}"#;
-    JsonDecoder::new(Features::new(&ModelCard::parse(card).unwrap().inputs))
+    JsonDecoder::new(Features::new(&ModelCard::parse(card).unwrap().inputs)).unwrap()
 }
 
 /// Xorshift.
@@ -108,4 +108,14 @@ fn nesting_is_bounded_for_the_quick_parser_alone() {
         decoder.decode(&record, &mut row).unwrap();
         assert_eq!(row, [7.0, 0.0, 0.0, 0.0]);
     }
+}
+
+#[test]
+fn what_no_path_gives_needs_a_feature() {
+    let inputs = serde_json::from_str::<Vec<_>>(r#"[{"path":"$.a"},{"name":"n_5m"}]"#).unwrap();
+    let error = JsonDecoder::new(Features::new(&inputs)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        r#"feature: input "n_5m" has no path: it needs a feature of that name"#
+    );
 }

@@ -301,7 +301,7 @@ impl Plan {
                 .features
                 .iter()
                 .position(|feature| Some(feature.name.as_str()) == named);
-            let source = match (feature, Some(&input.path)) {
+            let source = match (feature, &input.path) {
                 (Some(feature), _) => {
                     let width = self.features.get(feature).and_then(Feature::width);
                     let fits = match (&input.one_of, width) {

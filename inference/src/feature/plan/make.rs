@@ -201,10 +201,10 @@ impl Plan {
                     plan.inputs.encode_input(input, field, row)
                 }
                 Source::Feature(index) => match features.get(index) {
-                    Some(FeatureValue::Numbers(numbers)) => numbers.iter().try_for_each(|number| {
+                    Some(FeatureValue::Numbers(numbers)) => {
                         plan.inputs
-                            .encode_input(input, &Field::Number(*number), row)
-                    }),
+                            .encode_input(input, &Field::Numbers(numbers), row)
+                    }
                     Some(FeatureValue::Number(number)) => {
                         plan.inputs
                             .encode_input(input, &Field::Number(*number), row)

@@ -87,7 +87,7 @@ pub(super) fn load(
         ModelTask::Embed => TextTask::Embed { pooling, normalize },
         ModelTask::Classify => TextTask::Classify,
         ModelTask::Regress if outputs == 1 => TextTask::Classify,
-        ModelTask::Regress => {
+        ModelTask::Regress | ModelTask::Anomaly => {
             return Err(LoadError::Task {
                 expected: task.to_string(),
                 found: usage.task.to_string(),
