@@ -103,10 +103,14 @@ class Values(unittest.TestCase):
         window = 'window = { session = "10s", grace = "20s" }'
         self.holds(
             [f'name = "n"\nagg = "count"\n{window}', f'name = "r"\nagg = "rate"\n{window}',
-             f'name = "d"\nagg = "distinct"\npath = "$.x"\n{window}'],
+             f'name = "d"\nagg = "distinct"\npath = "$.x"\n{window}', f'name = "v"\nagg = "rate"\npath = "$.x"\n{window}'],
             # The second joins the first, the third begins one, the fourth joins both.
-            amounts((0, 1), (10, 1), (20.001, 2), (15, 1), (31, 5)),
-            {"n": [1, 2, 1, 4, 1], "r": [0, 0.2, 0, 4 / 20.001, 0], "d": [1, 1, 1, 2, 1]})
+            amounts((0, 1), (10, 1), (20.001, 2), (15, 1), (31, 5), (41, None)),
+            {
+                "n": [1, 2, 1, 4, 1, 2], "r": [0, 0.2, 0, 4 / 20.001, 0, 0.2], "d": [1, 1, 1, 2, 1, 1],
+                # What has no value prolongs nothing.
+                "v": [0, 0.2, 0, 4 / 20.001, 0, 0],
+            })
 
     def test_last_records(self):
         self.holds(

@@ -33,18 +33,15 @@ const FRAUD: &str = include_str!("fraud.toml");
 const WEIGHTS: [(&str, f32); 3] = [("amount", 0.000_1), ("n_5m", 0.5), ("sum_1h", 0.000_1)];
 /// What state may take in memory, one of them at each start.
 const MAX_BYTES: [&str; 2] = ["512MiB", "1MiB"];
-/// Transactions that are sent ahead of those that are scored.
-const MAX_AHEAD: u64 = 20_000;
 /// Every so many rounds the broker is stopped, not killed.
-const STOP_EVERY: u64 = 5;
-/// Every so many rounds the start is killed, too, up to [`MAX_START_MS`] after it began.
+const STOP_EVERY: u64 = 4;
+/// Every so many rounds the start is killed, too: 1 to 1,024 ms after it began, each power of two as likely.
 const KILL_START_EVERY: u64 = 3;
-const MAX_START_MS: u64 = 1_000;
 /// How long nothing may be scored.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What is to be done.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// How often the broker is killed or stopped under load.
     pub rounds: u64,
@@ -76,6 +73,8 @@ pub struct Figures {
     pub scored: u64,
     /// Of which the rule took so many.
     pub alerts: usize,
+    /// Starts that took up state from the disk, where the rest had it restored.
+    pub resumed: u64,
     /// The most state that was on the disk and not in memory, in bytes.
     pub spilled_bytes: u64,
     /// Until everything was scored.
@@ -89,11 +88,12 @@ impl std::fmt::Display for Figures {
         let (took, said) = &self.recomputed;
         write!(
             f,
-            "{} kills, {} killed starts, {} stops: {} outputs and {} alerts in {:.1?}, up to {:.1} MB of state on the disk; \
-             recomputed in {took:.1?}: {said}",
+            "{} kills, {} killed starts, {} stops, {} starts with state from the disk: {} outputs and {} alerts in {:.1?}, \
+             up to {:.1} MB of state on the disk; recomputed in {took:.1?}: {said}",
             self.kills,
             self.killed_starts,
             self.stops,
+            self.resumed,
             self.scored,
             self.alerts,
             self.load,
@@ -182,11 +182,16 @@ impl Test<'_> {
     fn round(&mut self, round: u64) -> Result<(), String> {
         let share = self.options.transactions / self.options.rounds;
         let moment = (round - 1) * share + self.random.below(share);
+        // There is always more to come than what the kill waits for.
+        if let Some(load) = &self.load {
+            load.allow((round + 1) * share);
+        }
         self.until_scored(moment)?;
         std::thread::sleep(Duration::from_millis(self.random.below(50)));
         let name = format!("milena_model_topic_state_bytes{{topic=\"{SCORED}\",where=\"disk\"}}");
         let spilled = self.milena.metric_if_there(&name).unwrap_or(0.0) as u64;
         self.figures.spilled_bytes = self.figures.spilled_bytes.max(spilled);
+        self.figures.resumed += u64::from(self.milena.log().contains("resumed=true"));
         if round.is_multiple_of(STOP_EVERY) {
             self.figures.stops += 1;
             if !self.milena.stop().success() {
@@ -199,7 +204,7 @@ impl Test<'_> {
         self.draw_config();
         if round.is_multiple_of(KILL_START_EVERY) {
             self.milena.spawn();
-            std::thread::sleep(Duration::from_millis(self.random.below(MAX_START_MS)));
+            std::thread::sleep(Duration::from_millis(1 << self.random.below(11)));
             self.milena.kill();
             self.figures.killed_starts += 1;
         }
@@ -213,16 +218,12 @@ impl Test<'_> {
             ("group.id", "unused"),
             ("isolation.level", "read_committed"),
         ]);
-        let share = self.options.transactions / self.options.rounds.max(1);
         let mut last = Instant::now();
         loop {
             let scored: i64 = crate::ends(&consumer, SCORED).values().sum();
             if scored as u64 > self.figures.scored {
                 self.figures.scored = scored as u64;
                 last = Instant::now();
-            }
-            if let Some(load) = &self.load {
-                load.allow(self.figures.scored + share.min(MAX_AHEAD).max(1_000));
             }
             if self.figures.scored >= count {
                 return Ok(());
