@@ -4,6 +4,7 @@
 pub mod bank;
 pub mod client_matrix;
 pub mod compaction_load;
+pub mod feature_kills;
 pub mod kill_rounds;
 pub mod random;
 pub mod transaction;
@@ -415,6 +416,24 @@ impl Milena {
         topic: &str,
         from: &BTreeMap<i32, i64>,
     ) -> BTreeMap<i32, Vec<Received>> {
+        let mut received: BTreeMap<i32, Vec<Received>> = BTreeMap::new();
+        let ends = self.visit(isolation, topic, from, |partition, record| {
+            received.entry(partition).or_default().push(record);
+        });
+        for partition in ends.into_keys() {
+            received.entry(partition).or_default();
+        }
+        received
+    }
+
+    /// Gives each record of a topic, from given offsets up to the ends that it has now, which are returned.
+    pub fn visit(
+        &self,
+        isolation: Isolation,
+        topic: &str,
+        from: &BTreeMap<i32, i64>,
+        visitor: impl FnMut(i32, Received),
+    ) -> BTreeMap<i32, i64> {
         let consumer: BaseConsumer = self.client_with(&[
             ("group.id", "unused"),
             ("enable.auto.commit", "false"),
@@ -423,7 +442,7 @@ impl Milena {
             // Nothing else says that a log ends in records that are not given out.
             ("enable.partition.eof", "true"),
         ]);
-        read(&consumer, topic, from)
+        visit(&consumer, topic, from, visitor)
     }
 
     /// The end offset of each partition: what a consumer in read_committed may read up to.
@@ -520,17 +539,16 @@ fn ends<C: ClientContext + ConsumerContext>(
         .collect()
 }
 
-fn read<C: ClientContext + ConsumerContext>(
+fn visit<C: ClientContext + ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
     from: &BTreeMap<i32, i64>,
-) -> BTreeMap<i32, Vec<Received>> {
+    mut visitor: impl FnMut(i32, Received),
+) -> BTreeMap<i32, i64> {
     let ends = ends(consumer, topic);
     let mut assignment = TopicPartitionList::new();
-    let mut received: BTreeMap<i32, Vec<Received>> = BTreeMap::new();
     let mut open = BTreeMap::new();
     for (&partition, &end) in &ends {
-        received.insert(partition, Vec::new());
         let start = from.get(&partition).copied().unwrap_or(0);
         if start < end {
             open.insert(partition, end);
@@ -563,13 +581,10 @@ fn read<C: ClientContext + ConsumerContext>(
             open.remove(&partition);
         }
         if message.offset() < ends[&partition] {
-            received
-                .entry(partition)
-                .or_default()
-                .push(Received::from_message(&message));
+            visitor(partition, Received::from_message(&message));
         }
     }
-    received
+    ends
 }
 
 /// Waits until `done` gives a value.

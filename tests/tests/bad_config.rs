@@ -21,7 +21,7 @@ fn check(config: &str) -> Output {
 fn refused(config: &str, names: &[&str]) {
     let output = check(config);
     let said = String::from_utf8_lossy(&output.stderr).into_owned()
-        + &String::from_utf8_lossy(&output.stdout);
+        + &*String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success(), "accepted: {config}");
     for name in names {
         assert!(said.contains(name), "{name:?} is not named in:\n{said}");
