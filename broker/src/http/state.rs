@@ -5,14 +5,16 @@
 //!   "model_topic": "transactions.scored",
 //!   "key": "c-18762",
 //!   "partition": 2,
-//!   "stream_time_ms": 1763625600000,
+//!   "as_of_ms": 1763625600000,
+//!   "stream_time_ms": 1763625599000,
 //!   "committed": true,
 //!   "features": { "n_5m": 3.0, "sum_1h": 148.5 }
 //! }
 //! ```
 //!
-//! The features are the aggregated ones, of the windows that end at the task's stream time, as they would be for a record then
-//! that adds nothing. What was processed and is not committed yet is in them; `committed` says whether there is such. 404
+//! The features are the aggregated ones, of the windows that end at the highest event time that the task has seen (`as_of_ms`), as
+//! they would be for a record then that adds nothing. Stream time, which closes windows, is the least of its sources' highest
+//! times; null before all have given a record. What was processed and is not committed yet is in them; `committed` says whether there is such. 404
 //! where there is no such state, and 503 while it is being restored; the reason is in `error`.
 
 use std::sync::Arc;
@@ -65,6 +67,7 @@ pub(super) async fn get(
         "model_topic": model_topic,
         "key": key,
         "partition": found.partition,
+        "as_of_ms": found.as_of_ms,
         "stream_time_ms": found.stream_ms,
         "committed": found.is_committed,
         "features": features,

@@ -74,6 +74,12 @@ impl Clock {
         self.stream_ms
     }
 
+    /// The highest event time of all sources.
+    pub fn highest_ms(&self) -> Option<i64> {
+        let sources = self.sources.values();
+        sources.filter_map(|source| source.highest_ms).max()
+    }
+
     /// From the changelog.
     pub fn restore_stream(&mut self, stream_ms: i64) {
         self.stream_ms = stream_ms;

@@ -150,11 +150,13 @@ pub struct Running {
 pub struct KeyState {
     /// The task that has it.
     pub partition: i32,
-    /// How far the task's records have come, in event time.
-    pub stream_ms: i64,
+    /// The highest event time that the task has seen.
+    pub as_of_ms: i64,
+    /// Its stream time, which sources that are behind hold back; `None` before all have given a record.
+    pub stream_ms: Option<i64>,
     /// Whether all of it is committed: consumers see the outputs of every record in it.
     pub is_committed: bool,
-    /// What the windows that end now hold, by feature.
+    /// What the windows that end then hold, by feature.
     pub features: Vec<(String, FeatureValue)>,
 }
 
@@ -195,10 +197,12 @@ impl StateReader {
                 continue;
             };
             let stream_ms = state.clock().stream_ms();
-            let features = planned.plan.look(&cells, stream_ms).into_iter();
+            let as_of_ms = state.clock().highest_ms().unwrap_or(stream_ms);
+            let features = planned.plan.look(&cells, as_of_ms).into_iter();
             return Ok(Remembered::Key(KeyState {
                 partition: task.partition,
-                stream_ms,
+                as_of_ms,
+                stream_ms: (stream_ms != i64::MIN).then_some(stream_ms),
                 is_committed,
                 features: features
                     .map(|(name, value)| (name.to_owned(), value))

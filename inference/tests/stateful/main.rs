@@ -321,7 +321,7 @@ async fn state_is_told_to_those_who_ask() {
     };
     until("the commit", || get(b"a").unwrap().is_committed).await;
     let state = get(b"a").unwrap();
-    assert_eq!((state.partition, state.stream_ms), (0, 2000));
+    assert_eq!((state.partition, state.stream_ms), (0, Some(2000)));
     let features: serde_json::Map<_, _> = state
         .features
         .into_iter()
