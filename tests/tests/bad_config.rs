@@ -211,6 +211,6 @@ fn a_model_over_its_memory_is_refused_with_what_it_takes() {
     );
     refused(
         &with_model(&texts, "limits = { timeout = \"2h\" }\n"),
-        &["\"2h\" is not a duration", "milena.toml:4"],
+        &["\"2h\" is longer than 3600s", "milena.toml:4"],
     );
 }
