@@ -5,7 +5,7 @@
 //! - `/metrics`: everything recorded through the `metrics` crate, and each partition's offsets,
 //!   read when asked;
 //! - `/healthz`: 200 while the broker serves, 503 once it stops;
-//! - `/v1/state/{model_topic}/{key}`: what a model topic remembers of a key ([`state`]).
+//! - `/v1/state/{model_topic}/{key}`: what a model topic remembers of a key (`state.rs`).
 
 mod state;
 
