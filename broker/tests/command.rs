@@ -98,17 +98,17 @@ fn check_tells_what_is_wrong_and_where() {
     let folder = TempDir::new().expect("a folder");
     let good = written(&folder, "[broker]\nnode_id = 3\n");
     assert_eq!(
-        run(&["check", &good]),
+        run(&["check", "--config", &good]),
         (Some(0), format!("{good}: ok\n"), String::new())
     );
     let bad = written(&folder, "[broker]\nnode_id = 3\nnodeid = 3\n");
-    for arguments in [&["check", &bad][..], &["serve", "--config", &bad]] {
+    for arguments in [&["check", "--config", &bad][..], &["serve", "--config", &bad]] {
         let (code, stdout, stderr) = run(arguments);
         assert_eq!((code, stdout), (Some(1), String::new()));
         let expected = format!("milena: {bad}:3: broker.nodeid: unknown field `nodeid`");
         assert!(stderr.starts_with(&expected), "{stderr}");
     }
-    let (code, _, stderr) = run(&["check", "/no/such/file"]);
+    let (code, _, stderr) = run(&["check", "--config", "/no/such/file"]);
     assert_eq!(code, Some(1));
     assert!(stderr.starts_with("milena: /no/such/file: "), "{stderr}");
 }

@@ -22,9 +22,10 @@ fn problem(toml: &str) -> (String, String, String) {
     std::fs::write(folder.path().join("m/config.json"), "{}").unwrap();
     std::fs::create_dir(folder.path().join("empty")).unwrap();
     let config: Config = toml::from_str(toml).unwrap();
-    match check(&config.model, &config.model_topic, folder.path()) {
-        Ok(()) => (String::new(), String::new(), String::new()),
-        Err(error) => {
+    let faults = check(&config.model, &config.model_topic, folder.path());
+    match faults.into_iter().next() {
+        None => (String::new(), String::new(), String::new()),
+        Some(error) => {
             let place = toml[error.span.clone()].to_owned();
             (error.key, error.problem.to_string(), place)
         }
@@ -201,9 +202,72 @@ fn names_key_and_place() {
         ),
         (
             topics(&[("b", "input=['a', 'b.dlq']")]),
-            "model_topic[0].input",
+            "model_topic[0].input[1]",
             "b.dlq -> b.dlq",
             "'b.dlq'",
+        ),
+        (
+            topics(&[
+                ("a", "input='x'"),
+                ("b", "input='x'\nrule=[{when='score > 0',produce='a'}]"),
+            ]),
+            "model_topic[1].rule[0].produce",
+            "the derived topic of model_topic[0]",
+            "'a'",
+        ),
+        (
+            topics(&[("b", "input='a'\nrule=[{when='score > 0',produce='a'}]")]),
+            "model_topic[0].input",
+            "a -> a",
+            "'a'",
+        ),
+        (
+            topics(&[(
+                "b",
+                "input='a'\nfeature=[{name='f',lookup={table='b',key='$.k',path='$.v'}}]",
+            )]),
+            "model_topic[0].feature[0].lookup.table",
+            "b -> b",
+            "'b'",
+        ),
+        (
+            topics(&[
+                ("a", "input='x'\nkey='$.k'\nfeature=[{name='n',agg='count'}]"),
+                ("a.repartition", "input='x'"),
+            ]),
+            "model_topic[1].name",
+            "the repartition topic of model_topic[0]",
+            "'a.repartition'",
+        ),
+        (
+            topics(&[
+                ("a", "input='x'\nkey='$.k'\nfeature=[{name='n',agg='count'}]"),
+                ("b", "input='a.repartition.changelog'"),
+            ]),
+            "model_topic[1].input",
+            "the changelog of the repartition topic of model_topic[0]",
+            "'a.repartition.changelog'",
+        ),
+        (
+            topics(&[("b", "input='a'\nkey='$.k'")]),
+            "model_topic[0].key",
+            "no feature has an agg",
+            "[[model_topic]]",
+        ),
+        (
+            topics(&[("b", "input='a'\noutput={template={f='$f.x'}}")]),
+            "model_topic[0].output.template",
+            "there is no feature \"x\"",
+            "[[model_topic]]",
+        ),
+        (
+            topics(&[(
+                "b",
+                "input='a'\ncodec={out='raw'}\noutput={template={s='$out.score'}}",
+            )]),
+            "model_topic[0].output.template",
+            "codec.out is not \"json\"",
+            "[[model_topic]]",
         ),
     ];
     for (toml, key, expected, place) in cases {
@@ -216,6 +280,39 @@ fn names_key_and_place() {
         );
         assert!(found.1.contains(expected), "{}: {expected}", found.1);
     }
+}
+
+#[test]
+fn tells_every_fault_in_the_order_of_the_file() {
+    let toml = "[[model]]\nname='m'\nsource='gone'\nworkers=0\n\
+        [[model_topic]]\nname='a b'\ninput=[]\nmodel='n'\n\
+        [[model_topic.feature]]\nname='f'\nagg='sum'\n\
+        [[model_topic.feature]]\nname='f'\npath='$.x'\nscale={std=0}\n\
+        [[model_topic.feature]]\nname='g'\nagg='count'\nwindow={tumbling='9d',slice='1s'}\n\
+        [[model_topic.feature]]\nname='h'\nagg='count'\nwindow={tumbling='9d'}\n\
+        [[model_topic.rule]]\nwhen='$f.none > 0'\nproduce='p q'\n";
+    let config: Config = toml::from_str(toml).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let faults = check(&config.model, &config.model_topic, folder.path());
+    let mut keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "model[0].source",
+            "model[0].workers",
+            "model_topic[0].feature[0]",
+            "model_topic[0].feature[1].name",
+            "model_topic[0].feature[1].scale",
+            "model_topic[0].feature[2].window",
+            "model_topic[0].input",
+            "model_topic[0].model",
+            "model_topic[0].name",
+            "model_topic[0].rule[0].produce",
+            "model_topic[0].rule[0].when",
+            "model_topic[0].state.ttl",
+        ]
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn check(config: &str) -> Output {
     let path = dir.path().join("milena.toml");
     std::fs::write(&path, config).expect("the config");
     Command::new(binary())
-        .arg("check")
+        .args(["check", "--config"])
         .arg(&path)
         .output()
         .expect("milena check")

@@ -2,7 +2,7 @@
 //!
 //! - `milena serve [--config FILE] [--rebuild-state MODEL_TOPIC]`: the broker, until SIGTERM or SIGINT;
 //! - `milena quickstart`: a broker, a trained model topic and live traffic;
-//! - `milena check FILE`: refuses what `serve` would refuse, without starting anything.
+//! - `milena check --config FILE`: tells all that `serve` would refuse, without starting anything.
 //!
 //! The exit code is 0, 1 where the command failed (the reason is on standard error), or 2 where it
 //! was not understood.
@@ -41,7 +41,8 @@ enum Command {
     /// Check a configuration file
     Check {
         /// The configuration
-        file: PathBuf,
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
     },
 }
 
@@ -53,12 +54,14 @@ pub fn run() -> ExitCode {
             rebuild_state,
         } => serve::run(config.as_deref(), rebuild_state),
         Command::Quickstart(arguments) => quickstart::run(arguments),
-        Command::Check { file } => check(&file),
+        Command::Check { config } => check(&config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("milena: {error}");
+            for line in error.to_string().lines() {
+                eprintln!("milena: {line}");
+            }
             ExitCode::FAILURE
         }
     }

@@ -3,8 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
 
-use inference::spec::{ModelSpec, ModelTopicSpec, SpecError};
+use inference::model::card::Card;
+use inference::model::{Footprint, LoadedModel};
+use inference::spec::{ModelSource, ModelSpec, ModelTopicSpec, SpecError};
 use inference::task::check_fit;
 
 use super::Config;
@@ -31,36 +34,44 @@ impl Problem {
     }
 }
 
+impl From<SpecError> for Problem {
+    fn from(error: SpecError) -> Self {
+        Self::new(error.key, error.problem)
+    }
+}
+
+/// The cards of models that could be loaded, and what they take, by name and version.
+pub type Cards = HashMap<(String, String), (Arc<Card>, Footprint)>;
+
 impl Config {
-    /// The first value that makes no sense.
-    pub fn check(&self) -> Result<(), Problem> {
-        self.check_broker()?;
-        self.check_addresses()?;
-        self.check_group()?;
-        self.check_transaction()?;
+    /// Every value that makes no sense, and what is wrong with models and model topics as far as that can be told without
+    /// loading a model.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut faults = Vec::new();
+        self.check_broker(&mut faults);
+        self.check_addresses(&mut faults);
+        self.check_group(&mut faults);
+        self.check_transaction(&mut faults);
         let interval_ms = clamp(self.log.retention_check_interval_ms);
-        between(
-            "log.retention_check_interval_ms".to_owned(),
-            interval_ms,
-            1,
-            i64::MAX,
-        )?;
-        self.log.check_cleaner()?;
-        self.topic_defaults()?;
-        self.check_topics()
+        let key = "log.retention_check_interval_ms".to_owned();
+        faults.extend(between(key, interval_ms, 1, i64::MAX));
+        self.log.check_cleaner(&mut faults);
+        self.check_defaults(&mut faults);
+        self.check_topics(&mut faults);
+        let specs = inference::spec::check(&self.model, &self.model_topic, &self.base_dir);
+        faults.extend(specs.into_iter().map(Problem::from));
+        faults
     }
 
-    /// The first thing wrong with models and model topics.
-    pub fn check_models(&self) -> Result<(), SpecError> {
-        inference::spec::check(&self.model, &self.model_topic, &self.base_dir)
-    }
-
-    /// The first model that can't be loaded, or model topic that does not fit its model. Reads every model's
-    /// folder.
-    pub fn check_weights(&self) -> Result<(), Problem> {
-        let mut loaded_models = HashMap::new();
+    /// Loads every model, and tells which can't be, and which model topics do not fit theirs. What has a fault already is
+    /// left out.
+    pub fn check_weights(&self, faults: &mut Vec<Problem>) -> Cards {
+        let mut cards = Cards::new();
         for (index, model) in self.model.iter().map(AsRef::as_ref).enumerate() {
             let model: &ModelSpec = model;
+            if has_fault(faults, &format!("model[{index}]")) {
+                continue;
+            }
             let versions: Vec<(String, Option<&str>)> = match model.version.as_slice() {
                 [] => vec![(format!("model[{index}].source"), None)],
                 versions => (0..)
@@ -72,36 +83,53 @@ impl Config {
                     .collect(),
             };
             for (key, version) in versions {
-                let source = model
-                    .resolve(version, &self.base_dir)
-                    .map_err(|reason| Problem::new(&key, reason))?;
-                let loaded = inference::model::load(
-                    &source.name,
-                    &source.version,
-                    &source.folder,
-                    &source.options,
-                )
-                .map_err(|error| Problem::new(&key, error))?;
-                let footprint = loaded.model.footprint();
-                loaded_models.insert((source.name, source.version), (loaded.card, footprint));
+                match self.load_model(model, version) {
+                    Ok((source, loaded)) => {
+                        let footprint = loaded.model.footprint();
+                        let name = (source.name, source.version);
+                        cards.insert(name, (loaded.card, footprint));
+                    }
+                    Err(reason) => faults.push(Problem::new(key, reason)),
+                }
             }
         }
         for (index, topic) in self.model_topic.iter().map(AsRef::as_ref).enumerate() {
             let topic: &ModelTopicSpec = topic;
-            let at = |key: &str| format!("model_topic[{index}].{key}");
-            let source = topic
-                .resolve_model(&self.model, &self.base_dir)
-                .map_err(|reason| Problem::new(at("model"), reason))?;
-            let key = (source.name.clone(), source.version.clone());
-            if let Some((card, footprint)) = loaded_models.get(&key) {
-                check_fit(topic, &source, card, *footprint)
-                    .map_err(|error| Problem::new(at(&error.key), error.reason))?;
+            let at = format!("model_topic[{index}]");
+            if has_fault(faults, &at) {
+                continue;
+            }
+            let Ok(source) = topic.resolve_model(&self.model, &self.base_dir) else {
+                continue;
+            };
+            let name = (source.name.clone(), source.version.clone());
+            if let Some((card, footprint)) = cards.get(&name) {
+                for error in check_fit(topic, &source, card, *footprint) {
+                    faults.push(Problem::new(format!("{at}.{}", error.key), error.reason));
+                }
             }
         }
-        Ok(())
+        cards
     }
 
-    fn check_broker(&self) -> Result<(), Problem> {
+    fn load_model(
+        &self,
+        model: &ModelSpec,
+        version: Option<&str>,
+    ) -> Result<(ModelSource, LoadedModel), String> {
+        let source = model.resolve(version, &self.base_dir)?;
+        let loaded = inference::model::load(
+            &source.name,
+            &source.version,
+            &source.folder,
+            &source.options,
+        );
+        loaded
+            .map(|loaded| (source, loaded))
+            .map_err(|error| error.to_string())
+    }
+
+    fn check_broker(&self, faults: &mut Vec<Problem>) {
         let broker = &self.broker;
         let most = i64::from(i32::MAX);
         for (key, value, least, most) in [
@@ -187,22 +215,22 @@ impl Config {
                 1024,
             ),
         ] {
-            between(format!("broker.{key}"), value, least, most)?;
+            faults.extend(between(format!("broker.{key}"), value, least, most));
         }
         if broker.data_dir.as_os_str().is_empty() {
-            return Err(Problem::new("broker.data_dir", "must name a folder"));
+            faults.push(Problem::new("broker.data_dir", "must name a folder"));
         }
         if broker.max_connections_per_ip == 0 && broker.max_connections_per_ip_overrides.is_empty()
         {
-            return Err(Problem::new(
+            faults.push(Problem::new(
                 "broker.max_connections_per_ip",
                 "may only be 0 where max_connections_per_ip_overrides names an address",
             ));
         }
-        self.admission().map(drop)
+        faults.extend(self.admission().err());
     }
 
-    fn check_transaction(&self) -> Result<(), Problem> {
+    fn check_transaction(&self, faults: &mut Vec<Problem>) {
         let transaction = &self.transaction;
         for (key, value, least, most) in [
             (
@@ -236,12 +264,12 @@ impl Config {
                 i64::MAX,
             ),
         ] {
-            between(format!("transaction.{key}"), value, least, most)?;
+            let key = format!("transaction.{key}");
+            faults.extend(between(key, value, least, most));
         }
-        Ok(())
     }
 
-    fn check_group(&self) -> Result<(), Problem> {
+    fn check_group(&self, faults: &mut Vec<Problem>) {
         let group = &self.group;
         let most = i64::from(i32::MAX);
         let (shortest, longest) = (
@@ -293,24 +321,24 @@ impl Config {
                 i64::MAX,
             ),
         ] {
-            between(format!("group.{key}"), value, least, most)?;
+            faults.extend(between(format!("group.{key}"), value, least, most));
         }
-        Ok(())
     }
 
-    fn check_addresses(&self) -> Result<(), Problem> {
-        let listen = self.listen_address()?;
-        if self.broker.advertise.is_empty() && listen.ip().is_unspecified() {
-            return Err(Problem::new(
-                "broker.advertise",
-                format!(
-                    "must be set, since broker.listen = {listen} is not an address that clients can reach"
-                ),
-            ));
+    fn check_addresses(&self, faults: &mut Vec<Problem>) {
+        match self.listen_address() {
+            Ok(listen) if self.broker.advertise.is_empty() && listen.ip().is_unspecified() => {
+                faults.push(Problem::new(
+                    "broker.advertise",
+                    format!(
+                        "must be set, since broker.listen = {listen} is not an address that clients can reach"
+                    ),
+                ));
+            }
+            Ok(listen) => faults.extend(self.advertised(listen).err()),
+            Err(problem) => faults.push(problem),
         }
-        self.advertised(listen)?;
-        self.http_address()?;
-        Ok(())
+        faults.extend(self.http_address().err());
     }
 
     /// `broker.listen`, resolved.
@@ -360,59 +388,56 @@ impl Config {
         Ok((host.to_owned(), port))
     }
 
-    fn check_topics(&self) -> Result<(), Problem> {
+    fn check_topics(&self, faults: &mut Vec<Problem>) {
         let mut names = HashSet::new();
-        let written = self.model_topic.iter().flat_map(|spec| {
-            let spec = spec.get_ref();
-            let dead_letters = spec.dead_letter_topic();
-            [
-                Some(spec.name().to_owned()),
-                dead_letters,
-                Some(spec.changelog_topic()),
-            ]
-        });
-        let written: HashSet<String> = written.flatten().collect();
+        let model_topics = self.model_topic.iter().map(AsRef::as_ref);
+        let written: HashSet<String> = model_topics
+            .flat_map(|spec: &ModelTopicSpec| spec.written_topics())
+            .map(|written| written.topic)
+            .collect();
         for (at, topic) in self.topic.iter().enumerate() {
             let key = |name: &str| format!("topic[{at}].{name}");
-            check_name(&topic.name).map_err(|error| Problem::new(key("name"), error))?;
-            if is_reserved(&topic.name) || written.contains(&topic.name) {
-                return Err(Problem::new(
-                    key("name"),
-                    "the broker creates this topic itself",
-                ));
-            }
-            if !names.insert(topic.name.as_str()) {
+            if let Err(error) = check_name(&topic.name) {
+                faults.push(Problem::new(key("name"), error));
+            } else if is_reserved(&topic.name) || written.contains(&topic.name) {
+                let reason = "the broker creates this topic itself";
+                faults.push(Problem::new(key("name"), reason));
+            } else if !names.insert(topic.name.as_str()) {
                 let reason = format!("there are two topics named '{}'", topic.name);
-                return Err(Problem::new(key("name"), reason));
+                faults.push(Problem::new(key("name"), reason));
             }
             if let Some(partitions) = topic.partitions {
-                between(
-                    key("partitions"),
-                    partitions.into(),
-                    1,
-                    MAX_PARTITIONS.into(),
-                )?;
+                let most = MAX_PARTITIONS.into();
+                faults.extend(between(key("partitions"), partitions.into(), 1, most));
             }
             // The same rules as for defaults: known names, legal values.
-            TopicDefaults::new(topic.configs())
-                .map_err(|error| Problem::new(key("configs"), error))?;
+            let configs = TopicDefaults::new(topic.configs());
+            faults.extend(configs.err().map(|error| Problem::new(key("configs"), error)));
         }
-        Ok(())
     }
+}
+
+/// Whether there is one in the table at a key.
+fn has_fault(faults: &[Problem], at: &str) -> bool {
+    faults.iter().any(|fault| {
+        let rest = fault.key.strip_prefix(at);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    })
 }
 
 pub(super) fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-pub(super) fn between(key: String, value: i64, least: i64, most: i64) -> Result<(), Problem> {
+/// What is wrong with a value that has bounds.
+pub(super) fn between(key: String, value: i64, least: i64, most: i64) -> Option<Problem> {
     if value < least {
-        return Err(Problem::new(key, format!("must be at least {least}")));
+        return Some(Problem::new(key, format!("must be at least {least}")));
     }
     if value > most {
-        return Err(Problem::new(key, format!("must be at most {most}")));
+        return Some(Problem::new(key, format!("must be at most {most}")));
     }
-    Ok(())
+    None
 }
 
 fn resolve(key: &str, address: &str) -> Result<SocketAddr, Problem> {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
+use super::check::{Cards, Problem};
+use super::{Config, shape};
 
 /// Why a config file is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,33 +50,65 @@ impl fmt::Display for Place<'_> {
     }
 }
 
+/// Everything a config file is refused for, in the order of its lines; never empty.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", Lines(.0))]
+pub struct ConfigErrors(Vec<ConfigError>);
+
+struct Lines<'a>(&'a [ConfigError]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            let between = if index == 0 { "" } else { "\n" };
+            write!(f, "{between}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<ConfigError> for ConfigErrors {
+    fn from(error: ConfigError) -> Self {
+        Self(vec![error])
+    }
+}
+
 impl Config {
     /// Reads and checks a file.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         Self::parse(&read(path)?, path)
     }
 
     /// Parses and checks the text of the file at `path`.
-    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let mut config = deserialize(text, path)?;
-        config.base_dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        if let Err(problem) = config.check() {
-            return Err(refused(text, path, problem.key, problem.reason));
-        }
-        if let Err(error) = config.check_models() {
-            return Err(refused(text, path, error.key, error.problem.to_string()));
-        }
-        Ok(config)
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigErrors> {
+        let config = deserialize(text, path)?;
+        let faults = config.check();
+        told(text, path, faults, config)
     }
 
     /// Reads and checks a file, and loads every model that it names.
-    pub fn check_file(path: &Path) -> Result<(), ConfigError> {
+    pub fn check_file(path: &Path) -> Result<(Self, Cards), ConfigErrors> {
         let text = read(path)?;
-        let config = Self::parse(&text, path)?;
-        config
-            .check_weights()
-            .map_err(|problem| refused(&text, path, problem.key, problem.reason))
+        let config = deserialize(&text, path)?;
+        let mut faults = config.check();
+        let cards = config.check_weights(&mut faults);
+        told(&text, path, faults, (config, cards))
     }
+}
+
+/// What was made of a file, where it has no faults.
+fn told<T>(text: &str, path: &Path, faults: Vec<Problem>, made: T) -> Result<T, ConfigErrors> {
+    if faults.is_empty() {
+        return Ok(made);
+    }
+    let mut told: Vec<(usize, ConfigError)> = faults
+        .into_iter()
+        .map(|fault| refused(text, path, fault.key, fault.reason))
+        .collect();
+    told.sort_by_key(|(line, _)| *line);
+    Err(ConfigErrors(
+        told.into_iter().map(|(_, error)| error).collect(),
+    ))
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
@@ -85,37 +118,32 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     })
 }
 
-fn refused(text: &str, path: &Path, key: String, reason: String) -> ConfigError {
+fn refused(text: &str, path: &Path, key: String, reason: String) -> (usize, ConfigError) {
     let (span, value) = locate(text, &key);
-    ConfigError::Refused {
+    let line = line(text, span.start);
+    let error = ConfigError::Refused {
         file: path.to_owned(),
-        line: line(text, span.start),
+        line,
         key,
         value,
         reason,
-    }
+    };
+    (line, error)
 }
 
-fn deserialize(text: &str, path: &Path) -> Result<Config, ConfigError> {
-    let refused = |error: &toml::de::Error, key: String| ConfigError::Refused {
-        file: path.to_owned(),
-        line: line(text, error.span().map_or(0, |span| span.start)),
-        key,
-        value: String::new(),
-        reason: error.message().to_owned(),
-    };
-    let deserializer =
-        toml::Deserializer::parse(text).map_err(|error| refused(&error, String::new()))?;
-    serde_path_to_error::deserialize(deserializer).map_err(|error| {
-        // A segment that is in no file: how spanned values are read.
-        let key = error
-            .path()
-            .to_string()
-            .replace(".$__serde_spanned_private_value", "");
-        // "." is the whole file; "?" stands for a key that was not read to its end.
-        let key = key.trim_end_matches('?').trim_end_matches('.').to_owned();
-        refused(error.inner(), key)
-    })
+fn deserialize(text: &str, path: &Path) -> Result<Config, ConfigErrors> {
+    let mut config: Config = shape::read(text).map_err(|faults| {
+        let told = faults.into_iter().map(|fault| ConfigError::Refused {
+            file: path.to_owned(),
+            line: line(text, fault.position),
+            key: fault.key,
+            value: String::new(),
+            reason: fault.reason,
+        });
+        ConfigErrors(told.collect())
+    })?;
+    config.base_dir = path.parent().unwrap_or(Path::new("")).to_owned();
+    Ok(config)
 }
 
 /// Where a key's value is, or the nearest table around it, and the value as written where it is

@@ -137,23 +137,27 @@ impl LogSection {
         }
     }
 
-    /// The first of the `cleaner_` keys that makes no sense.
-    pub(super) fn check_cleaner(&self) -> Result<(), Problem> {
+    /// Which of the `cleaner_` keys make no sense.
+    pub(super) fn check_cleaner(&self, faults: &mut Vec<Problem>) {
         let threads = clamp(self.cleaner_threads as u64);
-        between("log.cleaner_threads".to_owned(), threads, 1, 1024)?;
-        // What does not fit is no table worth having: Kafka's bound, too.
-        between(
-            "log.cleaner_dedupe_buffer_size".to_owned(),
-            clamp(self.cleaner_dedupe_buffer_size),
-            threads.saturating_mul(clamp(LEAST_DEDUPE_BYTES)),
-            i64::MAX,
-        )?;
-        between(
-            "log.cleaner_io_buffer_size".to_owned(),
-            clamp(self.cleaner_io_buffer_size),
-            0,
-            i64::from(i32::MAX),
-        )?;
+        for (key, value, least, most) in [
+            ("threads", threads, 1, 1024),
+            // What does not fit is no table worth having: Kafka's bound, too.
+            (
+                "dedupe_buffer_size",
+                clamp(self.cleaner_dedupe_buffer_size),
+                threads.saturating_mul(clamp(LEAST_DEDUPE_BYTES)),
+                i64::MAX,
+            ),
+            (
+                "io_buffer_size",
+                clamp(self.cleaner_io_buffer_size),
+                0,
+                i64::from(i32::MAX),
+            ),
+        ] {
+            faults.extend(between(format!("log.cleaner_{key}"), value, least, most));
+        }
         for (key, value) in [
             (
                 "io_max_bytes_per_second",
@@ -165,10 +169,9 @@ impl LogSection {
             if let Some(Err(reason)) =
                 dynamic_kind(&name).map(|kind| kind.check(&value.to_string()))
             {
-                return Err(Problem::new(format!("log.cleaner_{key}"), reason));
+                faults.push(Problem::new(format!("log.cleaner_{key}"), reason));
             }
         }
-        Ok(())
     }
 
     /// Each key with the topic config that it is the default of, and its value.

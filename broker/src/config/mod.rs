@@ -19,9 +19,10 @@ use crate::server::admission::{self, Admission};
 mod check;
 mod load;
 mod log;
+mod shape;
 
-pub use check::Problem;
-pub use load::ConfigError;
+pub use check::{Cards, Problem};
+pub use load::{ConfigError, ConfigErrors};
 pub use log::LogSection;
 
 /// The whole configuration.
@@ -349,19 +350,36 @@ impl Config {
     /// What holds for topics that do not say. Only what differs from Milena's own defaults counts
     /// as set in the file.
     pub fn topic_defaults(&self) -> Result<TopicDefaults, Problem> {
-        let own = LogSection::default().topic_configs();
-        let set = self.log.topic_configs().into_iter().zip(own);
         let mut configs = BTreeMap::new();
-        for ((key, name, value), (_, _, default)) in set {
-            if value != default {
-                let one = BTreeMap::from([(name.to_owned(), value.clone())]);
-                TopicDefaults::new(one.clone())
-                    .map_err(|error| Problem::new(format!("log.{key}"), error))?;
-                configs.extend(one);
-            }
+        for (key, name, value) in self.changed_defaults() {
+            let one = BTreeMap::from([(name.to_owned(), value)]);
+            TopicDefaults::new(one.clone())
+                .map_err(|error| Problem::new(format!("log.{key}"), error))?;
+            configs.extend(one);
         }
         let defaults =
             TopicDefaults::new(configs).map_err(|error| Problem::new("log".to_owned(), error))?;
         Ok(defaults.with_producer_id_expiration_ms(self.broker.producer_id_expiration_ms))
+    }
+
+    /// Which keys of `[log]` have values that no topic could have.
+    fn check_defaults(&self, faults: &mut Vec<Problem>) {
+        let found = faults.len();
+        for (key, name, value) in self.changed_defaults() {
+            let one = TopicDefaults::new(BTreeMap::from([(name.to_owned(), value)]));
+            let fault = one.err().map(|error| Problem::new(format!("log.{key}"), error));
+            faults.extend(fault);
+        }
+        if faults.len() == found {
+            faults.extend(self.topic_defaults().err());
+        }
+    }
+
+    /// The key, the topic config and the value.
+    fn changed_defaults(&self) -> impl Iterator<Item = (&'static str, &'static str, String)> {
+        let own = LogSection::default().topic_configs();
+        let all = self.log.topic_configs().into_iter().zip(own);
+        all.filter(|((_, _, value), (_, _, default))| value != default)
+            .map(|(set, _)| set)
     }
 }

@@ -408,8 +408,10 @@ async fn load_models(
                 engine
             }
         };
-        check_fit(spec, &source, engine.card(), engine.footprint())
-            .map_err(|error| StartError::new(name, error.to_string()))?;
+        let faults = check_fit(spec, &source, engine.card(), engine.footprint());
+        if let Some(fault) = faults.first() {
+            return Err(StartError::new(name, fault.to_string()));
+        }
         engines.insert(name.to_owned(), engine);
     }
     Ok(engines)

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 
 use tokio::sync::watch;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigErrors};
 use crate::server::{OpenError, Server, StartError};
 use client::ClientError;
 use display::Display;
@@ -123,7 +123,7 @@ pub enum QuickstartError {
     },
     /// The example's config is not taken.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] ConfigErrors),
     /// The broker did not start.
     #[error(transparent)]
     Start(#[from] StartError),

@@ -51,9 +51,6 @@ pub enum StartError {
     /// The configuration makes no sense.
     #[error(transparent)]
     Config(#[from] Problem),
-    /// A model or a model topic makes no sense.
-    #[error(transparent)]
-    Model(#[from] inference::spec::SpecError),
     /// An address can't be listened on.
     #[error("{key}: can't listen on {address}: {error}")]
     Listen {
@@ -76,8 +73,9 @@ pub struct Server;
 impl Server {
     /// Starts a server; it serves when this returns.
     pub async fn start(config: Config) -> Result<RunningServer, StartError> {
-        config.check()?;
-        config.check_models()?;
+        if let Some(problem) = config.check().into_iter().next() {
+            return Err(problem.into());
+        }
         http::recorder();
         let open_files = open_files::raise_limit()
             .inspect_err(|error| tracing::warn!(%error, "the limit of open files stays as it is"))

@@ -37,7 +37,7 @@ use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 pub use toml::Spanned;
 
-pub use check::{Problem, SpecError, check};
+pub use check::{Problem, ReadTopic, SpecError, WrittenTopic, check};
 pub use feature::{
     Aggregate, Cast, DEFAULT_STATE_BYTES, DEFAULT_TTL, EventTimeSpec, FeatureDefault, FeatureSpec,
     Late, LookupSpec, Op, RuleSpec, Scale, StateSpec, TimeFormat, WindowSpec,

@@ -2,19 +2,20 @@
 
 use bytesize::ByteSize;
 
-use crate::codec::{CodecError, Decoder};
+use crate::codec::CodecError;
 use crate::feature::plan::{Plan, PlanError};
 use crate::model::card::Card;
 use crate::model::{Footprint, LargestBatch};
 use crate::spec::{ModelSource, ModelTopicSpec};
 
-/// Whether a model topic's codecs and features fit the model's card, and its batches the model's memory.
+/// Where a model topic's codecs and features do not fit the model's card, or its batches the model's memory.
 pub fn check_fit(
     spec: &ModelTopicSpec,
     source: &ModelSource,
     card: &Card,
     footprint: Footprint,
-) -> Result<(), PlanError> {
+) -> Vec<PlanError> {
+    let mut faults = Plan::faults(spec, Some(card));
     if let Some(most) = source.max_memory {
         let workers = source.engine.workers;
         let largest = largest_batch(spec, card);
@@ -31,17 +32,13 @@ pub fn check_fit(
                 size(needed),
                 size(most),
             );
-            return Err(PlanError::from(CodecError {
+            faults.push(PlanError::from(CodecError {
                 key: "batch",
                 reason,
             }));
         }
     }
-    // Where event times are does not matter to the model.
-    if Plan::new(spec, card, &[])?.is_none() {
-        Decoder::new(card, spec.codec.r#in, spec.text.as_ref())?;
-    }
-    Ok(())
+    faults
 }
 
 fn largest_batch(spec: &ModelTopicSpec, card: &Card) -> LargestBatch {

@@ -4,12 +4,12 @@ use sha2::{Digest, Sha256};
 
 use super::{Default, EventTime, Feature, Form, Kind, Lookup, PaneUse, Plan, RowPlan, Source};
 use crate::codec::{CodecError, Decoder, Picker};
-use crate::expression::Root;
+use crate::expression::{Root, Template};
 use crate::feature::aggregate::Parts;
 use crate::feature::pane::Pane;
 use crate::feature::window::{Window, ms};
 use crate::feature::{Features, JsonPath};
-use crate::model::card::{Card, ModelCard};
+use crate::model::card::{Card, InputSpec, ModelCard};
 use crate::spec::{
     Aggregate, Cast, Codec, EventTimeSpec, FeatureDefault, FeatureSpec, LookupSpec, MAX_FEATURES,
     ModelTopicSpec, Spanned,
@@ -59,6 +59,13 @@ impl Slots {
     }
 }
 
+/// What is wrong with a feature: the key within it, and why.
+type FeatureFault = (&'static str, String);
+
+fn of_feature(reason: impl Into<String>) -> FeatureFault {
+    ("", reason.into())
+}
+
 impl Plan {
     /// Of a model topic, for its model. Event times are in the order of its inputs. `None` where there is nothing to plan:
     /// a record's fields are the model's row, and nothing else is wanted of them.
@@ -67,15 +74,38 @@ impl Plan {
         card: &Card,
         event_times: &[Option<EventTimeSpec>],
     ) -> Result<Option<Self>, PlanError> {
-        check(spec)?;
-        let templates = spec
-            .output
-            .template
-            .iter()
-            .chain(spec.rule.iter().filter_map(|rule| rule.template.as_ref()));
-        let wants_outputs = spec.output.template.is_some() || !spec.rule.is_empty();
-        if spec.feature.is_empty() && !wants_outputs {
-            return Ok(None);
+        let mut faults = Vec::new();
+        let plan = Self::compile(spec, Some(card), event_times, &mut faults);
+        match faults.into_iter().next() {
+            Some(fault) => Err(fault),
+            None => Ok(plan),
+        }
+    }
+
+    /// Everything that keeps a model topic's features from fitting one another, its codecs and, where its card is known, its
+    /// model.
+    pub fn faults(spec: &ModelTopicSpec, card: Option<&Card>) -> Vec<PlanError> {
+        let mut faults = Vec::new();
+        check_key(spec, &mut faults);
+        // Where event times are does not matter.
+        let plan = Self::compile(spec, card, &[], &mut faults);
+        if let (None, Some(card)) = (plan, card)
+            && let Err(error) = Decoder::new(card, spec.codec.r#in, spec.text.as_ref())
+        {
+            faults.push(error.into());
+        }
+        faults
+    }
+
+    fn compile(
+        spec: &ModelTopicSpec,
+        card: Option<&Card>,
+        event_times: &[Option<EventTimeSpec>],
+        faults: &mut Vec<PlanError>,
+    ) -> Option<Self> {
+        check(spec, faults);
+        if !spec.has_plan() {
+            return None;
         }
         let mut slots = Slots::default();
         let mut plan = Self {
@@ -91,29 +121,20 @@ impl Plan {
             ttl_ms: ms(*spec.state.ttl.get_ref()),
         };
         for (index, feature) in spec.feature.iter().enumerate() {
-            let compiled = plan
-                .feature(feature, &mut slots)
-                .map_err(|reason| PlanError {
-                    key: format!("feature[{index}]"),
+            match plan.feature(feature, &mut slots) {
+                Ok(feature) => plan.features.push(feature),
+                Err((key, reason)) => faults.push(PlanError {
+                    key: match key {
+                        "" => format!("feature[{index}]"),
+                        key => format!("feature[{index}].{key}"),
+                    },
                     span: Some(feature.name.span()),
                     reason: format!("{:?}: {reason}", feature.name.get_ref()),
-                })?;
-            plan.features.push(compiled);
-        }
-        plan.check_ttl(spec)?;
-        let references = templates
-            .flat_map(|template| template.references())
-            .chain(spec.rule.iter().flat_map(|rule| rule.when.references()));
-        for reference in references {
-            match (reference.root, &reference.path) {
-                (Root::In, Some(path)) => {
-                    let slot = slots.of(path, path.as_str());
-                    plan.wanted.push((path.clone(), slot));
-                }
-                (Root::Features, Some(path)) => plan.check_name(path)?,
-                _ => {}
+                }),
             }
         }
+        plan.check_ttl(spec, faults);
+        plan.take_references(spec, &mut slots, faults);
         // An input's event time is nothing to those who keep nothing.
         if plan.is_stateful() {
             for event_time in event_times {
@@ -126,47 +147,82 @@ impl Plan {
             }
         }
         match (card, spec.codec.r#in) {
-            (Card::Tabular(card), Codec::Json) => plan.row = Some(plan.row_plan(card, &mut slots)?),
-            _ => plan.decoder = Some(Decoder::new(card, spec.codec.r#in, spec.text.as_ref())?),
+            // A feature that is refused is missing here, and that was told.
+            (Some(_), _) if plan.features.len() < spec.feature.len() => {}
+            (Some(Card::Tabular(card)), Codec::Json) => {
+                plan.row = Some(plan.row_plan(card, &mut slots, faults));
+            }
+            (Some(card), _) => match Decoder::new(card, spec.codec.r#in, spec.text.as_ref()) {
+                Ok(decoder) => plan.decoder = Some(decoder),
+                Err(error) => faults.push(error.into()),
+            },
+            (None, _) => {}
         }
-        if !slots.known.is_empty() {
+        if let Some(field) = slots.known.first() {
             if spec.codec.r#in != Codec::Json {
-                return Err(PlanError {
+                faults.push(PlanError {
                     key: "codec.in".to_owned(),
                     span: None,
                     reason: format!(
-                        "the field {} is of a JSON record, and codec.in is not \"json\"",
-                        slots.known[0]
+                        "the field {field} is of a JSON record, and codec.in is not \"json\"",
                     ),
                 });
             }
             plan.picker = Some(slots.picker);
         }
-        Ok(Some(plan))
+        Some(plan)
     }
 
-    fn check_name(&self, path: &JsonPath) -> Result<(), PlanError> {
-        let name = match path.steps() {
-            [crate::feature::Step::Name(name), ..] => name.as_str(),
-            _ => "",
-        };
-        match self.names().any(|known| known == name) {
-            true => Ok(()),
-            false => Err(PlanError {
-                key: "output.template or rule".to_owned(),
-                span: None,
-                reason: format!("there is no feature {name:?}"),
-            }),
+    /// What templates and rules refer to is picked, or is a feature.
+    fn take_references(
+        &mut self,
+        spec: &ModelTopicSpec,
+        slots: &mut Slots,
+        faults: &mut Vec<PlanError>,
+    ) {
+        let rules = spec.rule.iter().enumerate();
+        let conditions = rules.clone().flat_map(|(index, rule)| {
+            let references = rule.when.references().iter();
+            references.map(move |reference| (format!("rule[{index}].when"), reference))
+        });
+        let templates = rules.flat_map(|(index, rule)| {
+            let references = rule.template.iter().flat_map(Template::references);
+            references.map(move |reference| (format!("rule[{index}].template"), reference))
+        });
+        let output = spec.output.template.iter().flat_map(Template::references);
+        let output = output.map(|reference| ("output.template".to_owned(), reference));
+        for (key, reference) in output.chain(templates).chain(conditions) {
+            match (reference.root, &reference.path) {
+                (Root::In, Some(path)) => {
+                    let slot = slots.of(path, path.as_str());
+                    self.wanted.push((path.clone(), slot));
+                }
+                (Root::Features, Some(path)) => {
+                    let name = match path.steps() {
+                        [crate::feature::Step::Name(name), ..] => name.as_str(),
+                        _ => "",
+                    };
+                    let mut known = spec.feature.iter().map(|feature| feature.name.get_ref());
+                    if !known.any(|known| known == name) {
+                        faults.push(PlanError {
+                            key,
+                            span: None,
+                            reason: format!("there is no feature {name:?}"),
+                        });
+                    }
+                }
+                _ => {}
+            }
         }
     }
 
-    fn feature(&mut self, spec: &FeatureSpec, slots: &mut Slots) -> Result<Feature, String> {
+    fn feature(&mut self, spec: &FeatureSpec, slots: &mut Slots) -> Result<Feature, FeatureFault> {
         let name = spec.name.get_ref();
         let (shift, divisor) = match &spec.scale {
             Some(scale) => scale
                 .get_ref()
                 .shift_and_divisor()
-                .map_err(|reason| format!("scale: {reason}"))?,
+                .map_err(|reason| ("scale", reason))?,
             None => (0.0, 1.0),
         };
         let form = form(spec)?;
@@ -178,32 +234,34 @@ impl Plan {
         let default = match (default.map(Spanned::get_ref), is_text) {
             (Some(FeatureDefault::Number(number)), false) => Default::Number(*number),
             (Some(FeatureDefault::Text(text)), true) => Default::Text(text.clone()),
-            (Some(_), true) => return Err("the default of a text is a text".to_owned()),
-            (Some(_), false) => return Err("the default of a number is a number".to_owned()),
+            (Some(_), true) => return Err(of_feature("the default of a text is a text")),
+            (Some(_), false) => return Err(of_feature("the default of a number is a number")),
             (None, _) if spec.agg.is_some() => Default::Number(0.0),
             (None, _) => Default::Required,
         };
         if is_text && (spec.op.is_some() || spec.scale.is_some()) {
-            return Err("op and scale are of numbers".to_owned());
+            return Err(of_feature("op and scale are of numbers"));
         }
         let kind = match (&spec.path, spec.agg, &spec.lookup) {
             (path, Some(aggregate), None) => {
                 if is_text || spec.cast.is_some() {
-                    return Err(
-                        "an aggregate is a number: cast, one_hot and hash are of fields".to_owned(),
-                    );
+                    return Err(of_feature(
+                        "an aggregate is a number: cast, one_hot and hash are of fields",
+                    ));
                 }
                 self.aggregate(spec, path.as_ref(), aggregate, slots)?
             }
-            (Some(path), None, None) if spec.window.is_none() => Kind::Field(slots.of(path, name)),
-            (Some(_), None, None) => return Err("a window is of an aggregate: give agg".to_owned()),
+            (_, None, _) if spec.window.is_some() => {
+                return Err(("window", "a window is of an aggregate: give agg".to_owned()));
+            }
+            (Some(path), None, None) => Kind::Field(slots.of(path, name)),
             (None, None, Some(lookup)) => Kind::Lookup(self.lookup(lookup, slots)),
             (None, None, None) => {
-                return Err(
-                    "a feature is a field (path), an aggregate (agg) or a lookup".to_owned(),
-                );
+                return Err(of_feature(
+                    "a feature is a field (path), an aggregate (agg) or a lookup",
+                ));
             }
-            (_, _, Some(_)) => return Err("a lookup has its path in it, and no agg".to_owned()),
+            (_, _, Some(_)) => return Err(of_feature("a lookup has its path in it, and no agg")),
         };
         Ok(Feature {
             name: name.clone(),
@@ -223,14 +281,14 @@ impl Plan {
         path: Option<&JsonPath>,
         aggregate: Aggregate,
         slots: &mut Slots,
-    ) -> Result<Kind, String> {
+    ) -> Result<Kind, FeatureFault> {
         if path.is_none() && !aggregate.counts_records() {
-            return Err(format!("{aggregate} is of a field: give its path"));
+            return Err(of_feature(format!("{aggregate} is of a field: give its path")));
         }
         let window = Window::new(spec.window.as_ref().map(Spanned::get_ref))
-            .map_err(|reason| format!("window: {reason}"))?;
+            .map_err(|reason| ("window", reason))?;
         if aggregate == Aggregate::Rate && window == Window::All {
-            return Err("a rate is of a window: give one".to_owned());
+            return Err(of_feature("a rate is of a window: give one"));
         }
         let slot = path.map(|path| slots.of(path, spec.name.get_ref()));
         let needs_before = matches!(
@@ -270,77 +328,82 @@ impl Plan {
     }
 
     /// State that a window needs must not be forgotten before.
-    fn check_ttl(&self, spec: &ModelTopicSpec) -> Result<(), PlanError> {
-        let longest = self
-            .panes()
-            .filter_map(|pane| pane.window.retention_ms())
-            .max();
-        match longest {
-            Some(longest) if longest > self.ttl_ms => Err(PlanError {
+    fn check_ttl(&self, spec: &ModelTopicSpec, faults: &mut Vec<PlanError>) {
+        let windows = self.panes().filter_map(|pane| pane.window.retention_ms());
+        if let Some(longest) = windows.max()
+            && longest > self.ttl_ms
+        {
+            faults.push(PlanError {
                 key: "state.ttl".to_owned(),
                 span: Some(spec.state.ttl.span()),
                 reason: format!(
                     "{} ms is less than the longest window with its grace, {longest} ms",
                     self.ttl_ms
                 ),
-            }),
-            _ => Ok(()),
+            });
         }
     }
 
-    fn row_plan(&self, card: &ModelCard, slots: &mut Slots) -> Result<RowPlan, PlanError> {
+    fn row_plan(
+        &self,
+        card: &ModelCard,
+        slots: &mut Slots,
+        faults: &mut Vec<PlanError>,
+    ) -> RowPlan {
         let mut sources = Vec::with_capacity(card.inputs.len());
         for (index, input) in card.inputs.iter().enumerate() {
-            let refused = |reason: String| PlanError {
-                key: "feature".to_owned(),
-                span: None,
-                reason: format!("the model's input {index}, {:?}, {reason}", input.label()),
-            };
-            let named = input.name.as_deref();
-            let feature = self
-                .features
-                .iter()
-                .position(|feature| Some(feature.name.as_str()) == named);
-            let source = match (feature, &input.path) {
-                (Some(feature), _) => {
-                    let width = self.features.get(feature).and_then(Feature::width);
-                    let fits = match (&input.one_of, width) {
-                        (Some(_), width) => width.is_none(),
-                        (None, width) => width == Some(input.width()),
-                    };
-                    if !fits {
-                        let is =
-                            width.map_or("a text".to_owned(), |width| format!("{width} numbers"));
-                        let needed = match &input.one_of {
-                            Some(_) => "a text".to_owned(),
-                            None => format!("{} numbers", input.width()),
-                        };
-                        return Err(refused(format!(
-                            "is {needed}, and the feature of that name is {is}"
-                        )));
-                    }
-                    Source::Feature(feature)
-                }
-                (None, Some(path)) => Source::Slot(slots.of(path, input.label())),
-                (None, None) => {
-                    return Err(refused(
-                        "has no path: it needs a feature of that name".to_owned(),
-                    ));
-                }
-            };
-            sources.push(source);
+            match self.source(input, slots) {
+                Ok(source) => sources.push(source),
+                Err(reason) => faults.push(PlanError {
+                    key: "feature".to_owned(),
+                    span: None,
+                    reason: format!("the model's input {index}, {:?}, {reason}", input.label()),
+                }),
+            }
         }
-        Ok(RowPlan {
+        RowPlan {
             inputs: Features::new(&card.inputs),
             sources,
-        })
+        }
+    }
+
+    /// Where an input of the model comes from.
+    fn source(&self, input: &InputSpec, slots: &mut Slots) -> Result<Source, String> {
+        let named = input.name.as_deref();
+        let mut features = self.features.iter();
+        match (
+            features.position(|feature| Some(feature.name.as_str()) == named),
+            &input.path,
+        ) {
+            (Some(feature), _) => {
+                let width = self.features.get(feature).and_then(Feature::width);
+                let fits = match (&input.one_of, width) {
+                    (Some(_), width) => width.is_none(),
+                    (None, width) => width == Some(input.width()),
+                };
+                if fits {
+                    return Ok(Source::Feature(feature));
+                }
+                let numbers = |width| format!("{width} numbers");
+                let is = width.map_or("a text".to_owned(), numbers);
+                let needed = match &input.one_of {
+                    Some(_) => "a text".to_owned(),
+                    None => numbers(input.width()),
+                };
+                Err(format!(
+                    "is {needed}, and the feature of that name is {is}"
+                ))
+            }
+            (None, Some(path)) => Ok(Source::Slot(slots.of(path, input.label()))),
+            (None, None) => Err("has no path: it needs a feature of that name".to_owned()),
+        }
     }
 }
 
-fn form(spec: &FeatureSpec) -> Result<Form, String> {
-    let width = |key: &str, width: usize| match (1..=MAX_WIDTH).contains(&width) {
+fn form(spec: &FeatureSpec) -> Result<Form, FeatureFault> {
+    let width = |key: &'static str, width: usize| match (1..=MAX_WIDTH).contains(&width) {
         true => Ok(()),
-        false => Err(format!("{key} is from 1 to {MAX_WIDTH}, not {width}")),
+        false => Err((key, format!("is from 1 to {MAX_WIDTH} wide, not {width}"))),
     };
     match (&spec.one_hot, &spec.hash) {
         (None, None) => Ok(Form::Plain),
@@ -349,7 +412,7 @@ fn form(spec: &FeatureSpec) -> Result<Form, String> {
             width("one_hot", texts.len())?;
             for (index, text) in texts.iter().enumerate() {
                 if texts[..index].contains(text) {
-                    return Err(format!("one_hot names {text:?} twice"));
+                    return Err(("one_hot", format!("names {text:?} twice")));
                 }
             }
             Ok(Form::OneHot(texts.clone()))
@@ -358,43 +421,64 @@ fn form(spec: &FeatureSpec) -> Result<Form, String> {
             width("hash", *buckets.get_ref())?;
             Ok(Form::Hash(*buckets.get_ref()))
         }
-        (Some(_), Some(_)) => Err("one_hot and hash are two ways: choose one".to_owned()),
+        (Some(_), Some(_)) => Err(of_feature("one_hot and hash are two ways: choose one")),
     }
 }
 
-/// What does not depend on the model.
-fn check(spec: &ModelTopicSpec) -> Result<(), PlanError> {
-    if spec.feature.len() > MAX_FEATURES {
-        return Err(PlanError {
-            key: "feature".to_owned(),
-            span: None,
-            reason: format!(
-                "{} features, and there may be {MAX_FEATURES}",
-                spec.feature.len()
-            ),
-        });
+fn check_key(spec: &ModelTopicSpec, faults: &mut Vec<PlanError>) {
+    let Some(key) = &spec.key else { return };
+    let reason = if !spec.is_stateful() {
+        "nothing is kept by it: no feature has an agg".to_owned()
+    } else if spec.codec.r#in != Codec::Json {
+        format!("the field {key} is of a JSON record, and codec.in is not \"json\"")
+    } else {
+        return;
+    };
+    faults.push(PlanError {
+        key: "key".to_owned(),
+        span: None,
+        reason,
+    });
+}
+
+/// What does not depend on the model, nor on what features are.
+fn check(spec: &ModelTopicSpec, faults: &mut Vec<PlanError>) {
+    let refused = |key: &str, reason: String| PlanError {
+        key: key.to_owned(),
+        span: None,
+        reason,
+    };
+    for (key, what, found) in [
+        ("feature", "features", spec.feature.len()),
+        ("rule", "rules", spec.rule.len()),
+    ] {
+        if found > MAX_FEATURES {
+            let reason = format!("{found} {what}, and there may be {MAX_FEATURES}");
+            faults.push(refused(key, reason));
+        }
+    }
+    if spec.output.template.is_some() && spec.codec.out != Codec::Json {
+        let reason = "a template is JSON, and codec.out is not \"json\"".to_owned();
+        faults.push(refused("output.template", reason));
     }
     for (index, feature) in spec.feature.iter().enumerate() {
         let name = feature.name.get_ref();
-        let refused = |reason: &str| PlanError {
-            key: format!("feature[{index}].name"),
-            span: Some(feature.name.span()),
-            reason: format!("{name:?} {reason}"),
+        let mut refused = |reason: &str| {
+            faults.push(PlanError {
+                key: format!("feature[{index}].name"),
+                span: Some(feature.name.span()),
+                reason: format!("{name:?} {reason}"),
+            });
         };
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         if name.is_empty() || name.len() > 128 || !name.bytes().all(is_plain) {
-            return Err(refused(
-                "is not a name of up to 128 letters, digits and '_'",
-            ));
+            refused("is not a name of up to 128 letters, digits and '_'");
         }
-        if spec.feature[..index]
-            .iter()
-            .any(|before| before.name == feature.name)
-        {
-            return Err(refused("is another feature's name already"));
+        let mut before = spec.feature.iter().take(index);
+        if before.any(|before| before.name == feature.name) {
+            refused("is another feature's name already");
         }
     }
-    Ok(())
 }
 
 /// A pane that is the same has the same state; 0 is not a pane's.
