@@ -102,7 +102,10 @@ fn check_tells_what_is_wrong_and_where() {
         (Some(0), format!("{good}: ok\n"), String::new())
     );
     let bad = written(&folder, "[broker]\nnode_id = 3\nnodeid = 3\n");
-    for arguments in [&["check", "--config", &bad][..], &["serve", "--config", &bad]] {
+    for arguments in [
+        &["check", "--config", &bad][..],
+        &["serve", "--config", &bad],
+    ] {
         let (code, stdout, stderr) = run(arguments);
         assert_eq!((code, stdout), (Some(1), String::new()));
         let expected = format!("milena: {bad}:3: broker.nodeid: unknown field `nodeid`");

@@ -232,7 +232,10 @@ fn names_key_and_place() {
         ),
         (
             topics(&[
-                ("a", "input='x'\nkey='$.k'\nfeature=[{name='n',agg='count'}]"),
+                (
+                    "a",
+                    "input='x'\nkey='$.k'\nfeature=[{name='n',agg='count'}]",
+                ),
                 ("a.repartition", "input='x'"),
             ]),
             "model_topic[1].name",
@@ -241,7 +244,10 @@ fn names_key_and_place() {
         ),
         (
             topics(&[
-                ("a", "input='x'\nkey='$.k'\nfeature=[{name='n',agg='count'}]"),
+                (
+                    "a",
+                    "input='x'\nkey='$.k'\nfeature=[{name='n',agg='count'}]",
+                ),
                 ("b", "input='a.repartition.changelog'"),
             ]),
             "model_topic[1].input",

@@ -2,6 +2,7 @@
 //!
 //! - `milena serve [--config FILE] [--rebuild-state MODEL_TOPIC]`: the broker, until SIGTERM or SIGINT;
 //! - `milena quickstart`: a broker, a trained model topic and live traffic;
+//! - `milena schema [--reference]`: the keys of the config file, as a JSON Schema or as a text;
 //! - `milena check --config FILE`: tells all that `serve` would refuse, without starting anything.
 //!
 //! The exit code is 0, 1 where the command failed (the reason is on standard error), or 2 where it
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 
 mod quickstart;
 mod serve;
@@ -38,12 +39,26 @@ enum Command {
     },
     /// Run a broker with a fraud model and live traffic, and show what comes out
     Quickstart(quickstart::QuickstartArguments),
+    /// Write a JSON Schema of configuration files, for editors
+    Schema {
+        /// Write a text for people in its place, in Markdown
+        #[arg(long)]
+        reference: bool,
+    },
     /// Check a configuration file
     Check {
         /// The configuration
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+}
+
+fn schema(reference: bool) -> Result<(), CliError> {
+    match reference {
+        true => print!("{}", config::reference()),
+        false => println!("{:#}", config::schema()),
+    }
+    Ok(())
 }
 
 /// Runs the command of this process.
@@ -55,6 +70,7 @@ pub fn run() -> ExitCode {
         } => serve::run(config.as_deref(), rebuild_state),
         Command::Quickstart(arguments) => quickstart::run(arguments),
         Command::Check { config } => check(&config),
+        Command::Schema { reference } => schema(reference),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

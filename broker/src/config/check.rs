@@ -412,7 +412,11 @@ impl Config {
             }
             // The same rules as for defaults: known names, legal values.
             let configs = TopicDefaults::new(topic.configs());
-            faults.extend(configs.err().map(|error| Problem::new(key("configs"), error)));
+            faults.extend(
+                configs
+                    .err()
+                    .map(|error| Problem::new(key("configs"), error)),
+            );
         }
     }
 }

@@ -131,7 +131,7 @@ fn refused(text: &str, path: &Path, key: String, reason: String) -> (usize, Conf
     (line, error)
 }
 
-fn deserialize(text: &str, path: &Path) -> Result<Config, ConfigErrors> {
+pub(super) fn deserialize(text: &str, path: &Path) -> Result<Config, ConfigErrors> {
     let mut config: Config = shape::read(text).map_err(|faults| {
         let told = faults.into_iter().map(|fault| ConfigError::Refused {
             file: path.to_owned(),

@@ -3,7 +3,8 @@
 //! Each `cleaner_` key is Kafka's `log.cleaner.` config of the broker; each other one but
 //! `retention_check_interval_ms` is the default of the topic config of that name.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::Problem;
 use super::check::{between, clamp};
@@ -12,7 +13,7 @@ use crate::cleaner_config::{CleanerConfig, LEAST_DEDUPE_BYTES};
 
 /// `[log]`: what holds for topics that do not say otherwise. The names are those of Kafka's topic
 /// configs.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSection {
     /// The size at which a segment rolls, bytes.

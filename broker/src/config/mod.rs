@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inference::spec::{EventTimeSpec, ModelSpec, ModelTopicSpec, Spanned};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::broker::Settings;
 use crate::catalog::topic_config::TopicDefaults;
@@ -19,14 +20,18 @@ use crate::server::admission::{self, Admission};
 mod check;
 mod load;
 mod log;
+mod reference;
+mod schema;
 mod shape;
 
 pub use check::{Cards, Problem};
 pub use load::{ConfigError, ConfigErrors};
 pub use log::LogSection;
+pub use reference::reference;
+pub use schema::schema;
 
 /// The whole configuration.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// `[broker]`
@@ -42,8 +47,10 @@ pub struct Config {
     /// `[[topic]]`: topics that are created at start where they are missing.
     pub topic: Vec<TopicSection>,
     /// `[[model]]`: the models that model topics run.
+    #[schemars(with = "Vec<ModelSpec>")]
     pub model: Vec<Spanned<ModelSpec>>,
     /// `[[model_topic]]`: what is inferred from which topics, and where it goes.
+    #[schemars(with = "Vec<ModelTopicSpec>")]
     pub model_topic: Vec<Spanned<ModelTopicSpec>>,
     /// The folder that relative model paths begin in: the config file's.
     #[serde(skip)]
@@ -54,7 +61,7 @@ pub struct Config {
 }
 
 /// `[broker]`: the server.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerSection {
     /// This broker's id.
@@ -133,7 +140,7 @@ impl Default for BrokerSection {
 }
 
 /// How the process's own log lines are written.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
@@ -144,7 +151,7 @@ pub enum LogFormat {
 }
 
 /// `[group]`: consumer groups.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GroupSection {
     /// Partitions of `__consumer_offsets`, when it is created.
@@ -181,7 +188,7 @@ impl Default for GroupSection {
 }
 
 /// `[transaction]`: transactions.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TransactionSection {
     /// Partitions of `__transaction_state`, when it is created.
@@ -209,7 +216,7 @@ impl Default for TransactionSection {
 }
 
 /// `[http]`: metrics and health.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpSection {
     /// Where `/metrics` and `/healthz` are served, `host:port`; empty: nowhere.
@@ -225,7 +232,7 @@ impl Default for HttpSection {
 }
 
 /// `[[topic]]`: a topic that is created at start where it is missing.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TopicSection {
     /// Its name.
@@ -241,7 +248,7 @@ pub struct TopicSection {
 }
 
 /// A topic config's value, written as TOML likes it.
-#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum ConfigValue {
     /// `true`
@@ -367,7 +374,9 @@ impl Config {
         let found = faults.len();
         for (key, name, value) in self.changed_defaults() {
             let one = TopicDefaults::new(BTreeMap::from([(name.to_owned(), value)]));
-            let fault = one.err().map(|error| Problem::new(format!("log.{key}"), error));
+            let fault = one
+                .err()
+                .map(|error| Problem::new(format!("log.{key}"), error));
             faults.extend(fault);
         }
         if faults.len() == found {

@@ -82,7 +82,10 @@ impl Removed {
             let Some((list, index)) = element(removed) else {
                 continue;
             };
-            let Some(rest) = key.strip_prefix(list).and_then(|rest| rest.strip_prefix('[')) else {
+            let Some(rest) = key
+                .strip_prefix(list)
+                .and_then(|rest| rest.strip_prefix('['))
+            else {
                 continue;
             };
             let Some((at, rest)) = rest.split_once(']') else {

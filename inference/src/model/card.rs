@@ -85,7 +85,7 @@ pub enum ModelType {
 }
 
 /// What the model's numbers mean.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ModelTask {
     /// A score for each label.

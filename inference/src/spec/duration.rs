@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::Serializer;
 use serde::de::{Deserialize, Deserializer, Error};
 use toml::Spanned;
 
@@ -42,6 +43,57 @@ pub(super) fn state<'de, D: Deserializer<'de>>(
     Ok(Spanned::new(written.span(), duration))
 }
 
+/// Something that may be a duration.
+pub(super) trait MayLast {
+    /// Itself.
+    fn duration(&self) -> Option<Duration>;
+}
+
+impl MayLast for Duration {
+    fn duration(&self) -> Option<Duration> {
+        Some(*self)
+    }
+}
+
+impl MayLast for Option<Duration> {
+    fn duration(&self) -> Option<Duration> {
+        *self
+    }
+}
+
+impl MayLast for Spanned<Duration> {
+    fn duration(&self) -> Option<Duration> {
+        Some(*self.get_ref())
+    }
+}
+
+/// As it could have been written.
+pub(super) fn write<S: Serializer>(value: &impl MayLast, serializer: S) -> Result<S::Ok, S::Error> {
+    match value.duration() {
+        Some(duration) => serializer.serialize_str(&text(duration)),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// In the largest unit of which it is a whole number.
+fn text(duration: Duration) -> String {
+    let us = duration.as_micros();
+    if us == 0 {
+        return "0ms".to_owned();
+    }
+    let units = [
+        (24 * 3_600_000_000, "d"),
+        (3_600_000_000, "h"),
+        (60_000_000, "m"),
+        (1_000_000, "s"),
+        (1000, "ms"),
+        (1, "us"),
+    ];
+    let largest = units.into_iter().find(|(size, _)| us.is_multiple_of(*size));
+    let (size, unit) = largest.unwrap_or((1, "us"));
+    format!("{}{unit}", us / size)
+}
+
 fn up_to<E: Error>(text: &str, longest: Duration) -> Result<Duration, E> {
     match parse(text) {
         Some(duration) if duration <= longest => Ok(duration),
@@ -79,6 +131,9 @@ mod tests {
         assert_eq!(parse("2 m"), Some(Duration::from_secs(120)));
         assert_eq!(parse("3h"), Some(Duration::from_secs(3 * 3600)));
         assert_eq!(parse("7d"), Some(Duration::from_secs(7 * 24 * 3600)));
+        for written in ["0ms", "250us", "5s", "90s", "2m", "3h", "7d", "1001ms"] {
+            assert_eq!(parse(written).map(text), Some(written.to_owned()));
+        }
         for bad in [
             "",
             "5",

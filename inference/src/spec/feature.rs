@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
@@ -12,10 +13,11 @@ use super::duration;
 use crate::feature::JsonPath;
 
 /// `[[model_topic.feature]]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureSpec {
     /// What the model's card, templates (`$f.name`) and rules call it.
+    #[schemars(with = "String")]
     pub name: Spanned<String>,
     /// The record's field: the feature itself, or what `agg` aggregates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,24 +28,29 @@ pub struct FeatureSpec {
     pub cast: Option<Cast>,
     /// What counts where there is nothing. A field without one is required; an aggregate's is 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FeatureDefault")]
     pub default: Option<Spanned<FeatureDefault>>,
     /// What is done to the number, before `scale`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub op: Option<Op>,
     /// How the number is scaled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Scale")]
     pub scale: Option<Spanned<Scale>>,
     /// The field is a text, and becomes a number for each of these: 1 for the one that it equals, else 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Vec<String>")]
     pub one_hot: Option<Spanned<Vec<String>>>,
     /// The field is a text, and becomes so many numbers: 1 for the one that its hash chooses, else 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize")]
     pub hash: Option<Spanned<usize>>,
     /// What is made of the records of the key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agg: Option<Aggregate>,
     /// Which of them; all of the last `state.ttl` without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "WindowSpec")]
     pub window: Option<Spanned<WindowSpec>>,
     /// What a table says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,7 +58,7 @@ pub struct FeatureSpec {
 }
 
 /// What a field is read as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cast {
     /// Also a text that is a number, as `"12.5"`.
@@ -63,7 +70,7 @@ pub enum Cast {
 }
 
 /// What counts where there is nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "expected a number or a text")]
 pub enum FeatureDefault {
     /// For a number.
@@ -73,7 +80,7 @@ pub enum FeatureDefault {
 }
 
 /// What is done to a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Op {
     /// ln(x)
@@ -112,7 +119,7 @@ impl Op {
 }
 
 /// How a number is scaled: by `mean` and `std`, or so that `min` and `max` become 0 and 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Scale {
     /// Subtracted.
@@ -243,32 +250,40 @@ impl std::fmt::Display for Aggregate {
 }
 
 /// Which records of a key are aggregated: `tumbling`, `sliding`, `session` or `last`, one of them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WindowSpec {
     /// Those of windows of this length, one after another.
     #[serde(
         deserialize_with = "duration::optional",
+        serialize_with = "duration::write",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schemars(with = "super::schema::DurationText")]
     pub tumbling: Option<Duration>,
     /// Those of the last so long, in steps of `slice`.
     #[serde(
         deserialize_with = "duration::optional",
+        serialize_with = "duration::write",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schemars(with = "super::schema::DurationText")]
     pub sliding: Option<Duration>,
     /// Of a sliding window; a tenth of it by default.
     #[serde(
         deserialize_with = "duration::optional",
+        serialize_with = "duration::write",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schemars(with = "super::schema::DurationText")]
     pub slice: Option<Duration>,
     /// Those that follow one another at most so far apart.
     #[serde(
         deserialize_with = "duration::optional",
+        serialize_with = "duration::write",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schemars(with = "super::schema::DurationText")]
     pub session: Option<Duration>,
     /// The last so many.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -276,16 +291,19 @@ pub struct WindowSpec {
     /// How long a window takes records after its end; 0 by default.
     #[serde(
         deserialize_with = "duration::optional",
+        serialize_with = "duration::write",
         skip_serializing_if = "Option::is_none"
     )]
+    #[schemars(with = "super::schema::DurationText")]
     pub grace: Option<Duration>,
 }
 
 /// What a table says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LookupSpec {
     /// A topic; of each key the newest record counts.
+    #[schemars(with = "String")]
     pub table: Spanned<String>,
     /// The record's field that is looked up.
     pub key: JsonPath,
@@ -293,16 +311,18 @@ pub struct LookupSpec {
     pub path: JsonPath,
     /// What counts where the table has nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "FeatureDefault")]
     pub default: Option<Spanned<FeatureDefault>>,
 }
 
 /// `[[model_topic.rule]]`: what else is produced, in the same commit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RuleSpec {
     /// For which outputs.
     pub when: crate::expression::Expression,
     /// To which topic.
+    #[schemars(with = "String")]
     pub produce: Spanned<String>,
     /// What; the output's value without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -310,14 +330,19 @@ pub struct RuleSpec {
 }
 
 /// `[model_topic.state]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StateSpec {
     /// What it may take in memory; more goes to the disk.
     #[serde(deserialize_with = "super::size::deserialize")]
+    #[schemars(with = "super::schema::SizeText")]
     pub max_bytes: Option<Spanned<u64>>,
     /// How long a key is remembered after its last record, in the time of the records, where no window says so.
-    #[serde(deserialize_with = "duration::state")]
+    #[serde(
+        deserialize_with = "duration::state",
+        serialize_with = "duration::write"
+    )]
+    #[schemars(with = "super::schema::DurationText")]
     pub ttl: Spanned<Duration>,
     /// Whether it can be read over HTTP.
     pub query: bool,
@@ -339,7 +364,7 @@ impl Default for StateSpec {
 }
 
 /// What becomes of a record that comes after its window has closed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Late {
     /// The windows that are closed for it do not count it; it is scored with what they hold.
@@ -352,7 +377,7 @@ pub enum Late {
 }
 
 /// Where a record's event time is. Without one it is the record's timestamp.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EventTimeSpec {
     /// The field.
@@ -362,7 +387,7 @@ pub struct EventTimeSpec {
 }
 
 /// How a time is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeFormat {
     /// Seconds since the epoch; also with a fraction.

@@ -28,11 +28,13 @@
 mod check;
 mod duration;
 mod feature;
+mod schema;
 mod size;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::de::{Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 pub use toml::Spanned;
@@ -70,13 +72,15 @@ pub const MAX_FEATURES: usize = 256;
 pub const MAX_BATCH_DELAY: Duration = Duration::from_secs(60);
 
 /// `[[model]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSpec {
     /// What model topics call it.
+    #[schemars(with = "String")]
     pub name: Spanned<String>,
     /// Its folder, where it has no versions.
     #[serde(default)]
+    #[schemars(with = "PathBuf")]
     pub source: Option<Spanned<PathBuf>>,
     /// Must be the card's.
     #[serde(default)]
@@ -95,9 +99,11 @@ pub struct ModelSpec {
     pub device: DeviceChoice,
     /// Pins the weights file, where it has no versions.
     #[serde(default)]
+    #[schemars(with = "String")]
     pub sha256: Option<Spanned<String>>,
     /// Threads that run it, each a batch at a time; 1 by default.
     #[serde(default)]
+    #[schemars(with = "usize")]
     pub workers: Option<Spanned<usize>>,
     /// What it may take.
     #[serde(default)]
@@ -111,36 +117,42 @@ pub struct ModelSpec {
 }
 
 /// What a model may take.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSpec {
     /// Time for a batch. One that takes longer is halved; a record that takes longer by itself has failed.
     #[serde(deserialize_with = "duration::timeout")]
+    #[schemars(with = "schema::DurationText")]
     pub timeout: Option<Spanned<Duration>>,
     /// Bytes for its weights and the largest batches of all its workers.
     #[serde(deserialize_with = "size::deserialize")]
+    #[schemars(with = "schema::SizeText")]
     pub max_memory: Option<Spanned<u64>>,
 }
 
 /// Answers that are kept, to give them again to the same records.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CacheSpec {
     /// What they may take.
     #[serde(deserialize_with = "size::deserialize")]
+    #[schemars(with = "schema::SizeText")]
     pub max_bytes: Option<Spanned<u64>>,
 }
 
 /// `[[model.version]]`
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct VersionSpec {
     /// What stands after the `@`.
+    #[schemars(with = "String")]
     pub id: Spanned<String>,
     /// Its folder.
+    #[schemars(with = "PathBuf")]
     pub source: Spanned<PathBuf>,
     /// Pins the weights file.
     #[serde(default)]
+    #[schemars(with = "String")]
     pub sha256: Option<Spanned<String>>,
 }
 
@@ -242,14 +254,16 @@ impl ModelSpec {
 }
 
 /// `[[model_topic]]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelTopicSpec {
     /// The derived topic.
+    #[schemars(with = "String")]
     pub name: Spanned<String>,
     /// The topics that it reads.
     pub input: Inputs,
     /// `name` or `name@version`.
+    #[schemars(with = "String")]
     pub model: Spanned<String>,
     /// How records are read and written.
     #[serde(default)]
@@ -279,7 +293,12 @@ pub struct ModelTopicSpec {
     #[serde(default)]
     pub late: Late,
     /// An input partition without records for so long does not hold back the time of the others.
-    #[serde(default = "default_idle_timeout", deserialize_with = "duration::wait")]
+    #[serde(
+        default = "default_idle_timeout",
+        deserialize_with = "duration::wait",
+        serialize_with = "duration::write"
+    )]
+    #[schemars(with = "schema::DurationText")]
     pub idle_timeout: Duration,
     /// What is remembered of keys.
     #[serde(default)]
@@ -460,7 +479,7 @@ impl<'de> Deserialize<'de> for OneOrMany {
 }
 
 /// How records are read and written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CodecSpec {
     /// Of the inputs.
@@ -485,7 +504,7 @@ pub enum Codec {
 }
 
 /// Where a text model finds its text, and how long that may be.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TextSpec {
     /// In a JSON record.
@@ -493,13 +512,14 @@ pub struct TextSpec {
     pub path: Option<JsonPath>,
     /// Most tokens of a text, with those that frame it; as many as the model can look at by default.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "usize")]
     pub max_tokens: Option<Spanned<usize>>,
     /// What becomes of a longer one.
     pub on_overflow: Overflow,
 }
 
 /// Where a model topic starts when it has no position yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
     /// The first record there is.
@@ -510,7 +530,7 @@ pub enum Start {
 }
 
 /// How often an input's output appears.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Guarantee {
     /// Once.
@@ -519,7 +539,7 @@ pub enum Guarantee {
 }
 
 /// What an output is beside its value.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutputSpec {
     /// Its key.
@@ -532,7 +552,7 @@ pub struct OutputSpec {
 }
 
 /// An output's key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputKey {
     /// The input record's.
@@ -541,7 +561,7 @@ pub enum OutputKey {
 }
 
 /// An output's headers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputHeaders {
     /// Where it came from, and what made it.
@@ -552,16 +572,22 @@ pub enum OutputHeaders {
 }
 
 /// How records are put together.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct BatchSpec {
     /// Most records of a batch.
+    #[schemars(with = "usize")]
     pub max_records: Spanned<usize>,
     /// Most tokens of a batch of texts; a longer text is a batch of its own. Without padding a processor's core is as
     /// fast with few tokens as with many, and answers sooner; a GPU wants more.
+    #[schemars(with = "usize")]
     pub max_tokens: Spanned<usize>,
     /// How long a batch that is not full may wait for more.
-    #[serde(deserialize_with = "duration::delay")]
+    #[serde(
+        deserialize_with = "duration::delay",
+        serialize_with = "duration::write"
+    )]
+    #[schemars(with = "schema::DurationText")]
     pub max_delay: Duration,
 }
 
@@ -576,7 +602,7 @@ impl Default for BatchSpec {
 }
 
 /// What becomes of a record that fails.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OnErrorSpec {
     /// Where it can't be read.
@@ -586,11 +612,12 @@ pub struct OnErrorSpec {
     /// Where the model fails on it.
     pub infer: OnError,
     /// The dead-letter topic; the model topic's name with `.dlq` by default.
+    #[schemars(with = "String")]
     pub dlq: Option<Spanned<String>>,
 }
 
 /// What becomes of a record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
     /// It is left out.

@@ -283,7 +283,9 @@ impl Plan {
         slots: &mut Slots,
     ) -> Result<Kind, FeatureFault> {
         if path.is_none() && !aggregate.counts_records() {
-            return Err(of_feature(format!("{aggregate} is of a field: give its path")));
+            return Err(of_feature(format!(
+                "{aggregate} is of a field: give its path"
+            )));
         }
         let window = Window::new(spec.window.as_ref().map(Spanned::get_ref))
             .map_err(|reason| ("window", reason))?;
@@ -390,9 +392,7 @@ impl Plan {
                     Some(_) => "a text".to_owned(),
                     None => numbers(input.width()),
                 };
-                Err(format!(
-                    "is {needed}, and the feature of that name is {is}"
-                ))
+                Err(format!("is {needed}, and the feature of that name is {is}"))
             }
             (None, Some(path)) => Ok(Source::Slot(slots.of(path, input.label()))),
             (None, None) => Err("has no path: it needs a feature of that name".to_owned()),

@@ -11,7 +11,7 @@ use crate::model::dense::Dense;
 use crate::model::load::LoadError;
 
 /// What stands for a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Pooling {
     /// The mean of its tokens' rows.

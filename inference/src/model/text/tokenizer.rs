@@ -18,7 +18,17 @@ const MAX_TOKENIZER_BYTES: u64 = 256 << 20;
 const MAX_FRAMING: usize = 1024;
 
 /// What becomes of a text of more tokens than there may be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Overflow {
     /// Its end is left out.
