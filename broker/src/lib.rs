@@ -21,6 +21,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod coordinator_log;
+pub mod explain;
 pub mod fetch_session;
 pub mod frame;
 pub mod group;

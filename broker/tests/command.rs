@@ -180,3 +180,51 @@ fn log_lines_can_be_json() {
     );
     assert_eq!(broker.exit_code(Duration::from_secs(10)), Some(0));
 }
+
+#[test]
+fn explain_tells_what_a_config_comes_to() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/examples/sensors");
+    let config = example.join("milena.toml");
+    let (code, told, errors) = run(&["explain", "--config", &config.to_string_lossy()]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""));
+    let lines: Vec<&str> = told.lines().map(str::trim).collect();
+    for line in [
+        // The graph, what it is made of, and what was left to defaults.
+        "machines -> machines.scored.repartition",
+        "machines.scored.repartition -> machines.scored, through model sensors",
+        "machines.scored -> machines.alerts, where anomaly",
+        "machines.scored -> machines.scored.dlq, what fails",
+        "task      anomaly, rows of 10 numbers, 6.5 KiB of weights",
+        "feature   vibration_mean, a number, input 5: mean of $.vibration over the session, to a pause of 30s, \
+         0 where there is none",
+        "keyed by  $.machine_id; machines.scored.repartition brings records of a key together, by Java's murmur2",
+        "time      of machines: $.ts, as unix_ms",
+        "state     up to 512.0 MiB in memory, more in data/sensors/.state/machines.scored; logged to \
+         machines.scored.changelog",
+        "query     http://127.0.0.1:9644/v1/state/machines.scored/{key}",
+        "error     what features can't be made of goes to machines.scored.dlq",
+        "key = \"$.machine_id\"",
+        "state.ttl = \"7d\"  (default)",
+        "broker.data_dir = \"data/sensors\"",
+    ] {
+        assert!(lines.contains(&line), "no line {line:?} in:\n{told}");
+    }
+}
+
+#[test]
+fn explain_tells_the_faults_of_a_config_that_has_some() {
+    let folder = TempDir::new().expect("a folder");
+    let config = written(&folder, "[broker]\nnode_id = -1\nnum_partitions = 0\n");
+    let (code, told, errors) = run(&["explain", "--config", &config]);
+    assert_eq!((code, told.as_str()), (Some(1), ""));
+    let faults: Vec<&str> = errors.lines().collect();
+    assert_eq!(faults.len(), 2, "{errors}");
+    assert!(
+        faults[0].contains("milena.toml:2: broker.node_id = -1: "),
+        "{errors}"
+    );
+    assert!(
+        faults[1].contains("milena.toml:3: broker.num_partitions = 0: "),
+        "{errors}"
+    );
+}

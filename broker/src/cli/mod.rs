@@ -2,6 +2,7 @@
 //!
 //! - `milena serve [--config FILE] [--rebuild-state MODEL_TOPIC]`: the broker, until SIGTERM or SIGINT;
 //! - `milena quickstart`: a broker, a trained model topic and live traffic;
+//! - `milena explain --config FILE`: what the config comes to, with its defaults;
 //! - `milena schema [--reference]`: the keys of the config file, as a JSON Schema or as a text;
 //! - `milena check --config FILE`: tells all that `serve` would refuse, without starting anything.
 //!
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config};
+use crate::explain::Explanation;
 
 mod quickstart;
 mod serve;
@@ -39,6 +41,12 @@ enum Command {
     },
     /// Run a broker with a fraud model and live traffic, and show what comes out
     Quickstart(quickstart::QuickstartArguments),
+    /// Tell what a configuration comes to: topics and models, features, state, defaults
+    Explain {
+        /// The configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
     /// Write a JSON Schema of configuration files, for editors
     Schema {
         /// Write a text for people in its place, in Markdown
@@ -51,6 +59,11 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+}
+
+fn explain(file: &Path) -> Result<(), CliError> {
+    print!("{}", Explanation::of(file)?);
+    Ok(())
 }
 
 fn schema(reference: bool) -> Result<(), CliError> {
@@ -70,6 +83,7 @@ pub fn run() -> ExitCode {
         } => serve::run(config.as_deref(), rebuild_state),
         Command::Quickstart(arguments) => quickstart::run(arguments),
         Command::Check { config } => check(&config),
+        Command::Explain { config } => explain(&config),
         Command::Schema { reference } => schema(reference),
     };
     match done {

@@ -48,7 +48,7 @@ use recovery::Recovered;
 pub const GROUP_PREFIX: &str = "milena.";
 
 /// Where state goes that memory has no room for, in the data folder.
-const STATE_FOLDER: &str = ".state";
+pub(crate) const STATE_FOLDER: &str = ".state";
 
 /// Why the model topics could not be started.
 #[derive(Debug, thiserror::Error)]

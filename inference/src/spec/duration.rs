@@ -75,8 +75,8 @@ pub(super) fn write<S: Serializer>(value: &impl MayLast, serializer: S) -> Resul
     }
 }
 
-/// In the largest unit of which it is a whole number.
-fn text(duration: Duration) -> String {
+/// In the largest unit of which it is a whole number: `"5m"`.
+pub fn text(duration: Duration) -> String {
     let us = duration.as_micros();
     if us == 0 {
         return "0ms".to_owned();

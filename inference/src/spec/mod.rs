@@ -26,6 +26,7 @@
 //! ```
 
 mod check;
+mod describe;
 mod duration;
 mod feature;
 mod schema;
@@ -40,6 +41,7 @@ use serde::{Deserialize, Serialize};
 pub use toml::Spanned;
 
 pub use check::{Problem, ReadTopic, SpecError, WrittenTopic, check};
+pub use duration::text as duration_text;
 pub use feature::{
     Aggregate, Cast, DEFAULT_STATE_BYTES, DEFAULT_TTL, EventTimeSpec, FeatureDefault, FeatureSpec,
     Late, LookupSpec, Op, RuleSpec, Scale, StateSpec, TimeFormat, WindowSpec,
