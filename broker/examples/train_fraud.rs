@@ -4,10 +4,10 @@
 //! cargo run --release -p broker --example train_fraud [-- FOLDER]
 //! ```
 //!
-//! Rows are made as the broker makes them: each transaction is written as JSON and decoded by the
-//! model's card. Fraud is rarer than a small sample can show, so the training set has ten times its
-//! share; the last bias is then moved by the difference of the log-odds, so that a score of 0.9 means
-//! nine in ten at the feed's rate (King and Zeng 2001, prior correction).
+//! Rows are made as the broker makes them: each transaction is written as JSON, and the example's features are made of it
+//! and of what its customer did before. Fraud is rare, so all of it is taken and one in [`LEGITIMATE_ONE_IN`] of the rest;
+//! the last bias is then moved by the difference of the log-odds, so that a score of 0.9 means nine in ten at the feed's
+//! rate (King and Zeng 2001, prior correction).
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -15,21 +15,22 @@ use std::path::PathBuf;
 
 use broker::quickstart::auc::{auc, best_single_column};
 use broker::quickstart::random::Random;
+use broker::quickstart::rows::RowMaker;
 use broker::quickstart::tracker::ALERT_SCORE;
 use broker::quickstart::transactions::{self, CATEGORIES, COUNTRIES, FRAUD_RATE};
 use candle_core::{Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
-use inference::codec::JsonDecoder;
-use inference::feature::Features;
 use inference::model::card::{Activation, InputSpec, ModelCard, ModelTask, ModelType, Transform};
 use inference::model::{CARD_FILE, LoadOptions, Rows, WEIGHTS_FILE, load};
 use serde_json::json;
 
 const TRAINING_SEED: u64 = 1;
 const HELD_OUT_SEED: u64 = 2;
-const TRAINING_RECORDS: u64 = 300_000;
+const TRAINING_RECORDS: u64 = 1_200_000;
 const HELD_OUT_RECORDS: u64 = 400_000;
-const TRAINING_FRAUD_RATE: f64 = 0.15;
+const LEGITIMATE_ONE_IN: u64 = 8;
+/// Inputs that are of the transaction alone: those before the features.
+const OWN_INPUTS: usize = 6;
 
 const HIDDEN: [usize; 2] = [32, 16];
 const EPOCHS: usize = 12;
@@ -41,22 +42,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         || {
             PathBuf::from(concat!(
                 env!("CARGO_MANIFEST_DIR"),
-                "/../config/fraud/model"
+                "/../config/examples/fraud/model"
             ))
         },
         PathBuf::from,
     );
     let mut card = unscaled_card()?;
-    let training = Set::generate(&card, TRAINING_SEED, TRAINING_RECORDS, TRAINING_FRAUD_RATE)?;
+    let training = Set::generate(&card, TRAINING_SEED, TRAINING_RECORDS, LEGITIMATE_ONE_IN)?;
     scale(&mut card, &training.rows)?;
-    let training = Set::generate(&card, TRAINING_SEED, TRAINING_RECORDS, TRAINING_FRAUD_RATE)?;
+    let training = Set::generate(&card, TRAINING_SEED, TRAINING_RECORDS, LEGITIMATE_ONE_IN)?;
     let layers = train(&training)?;
 
     std::fs::create_dir_all(&folder)?;
     candle_core::safetensors::save(&named(&layers)?, folder.join(WEIGHTS_FILE))?;
     write_card(&card, &folder)?;
 
-    let held_out = Set::generate(&card, HELD_OUT_SEED, HELD_OUT_RECORDS, FRAUD_RATE)?;
+    let held_out = Set::generate(&card, HELD_OUT_SEED, HELD_OUT_RECORDS, 1)?;
     let scores = held_out.scores(&folder)?;
     let area = auc(&scores, &held_out.fraud).ok_or("the held-out set has one class only")?;
     let (column, single) = best_single_column(
@@ -67,7 +68,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     .ok_or("the held-out set has one class only")?;
     let best_input = column_name(&card, column);
     let (precision, recall) = at_alert_score(&scores, &held_out.fraud);
-    println!("held-out AUC {area:.4}; best single input {best_input}: {single:.4}");
+    // The same way of training, without what the customer did before.
+    let own = train(&training.own(&card))?;
+    let blind = forward_all(&own, &held_out.own(&card))?;
+    let blind = auc(&blind, &held_out.fraud).ok_or("the held-out set has one class only")?;
+    println!(
+        "held-out AUC {area:.4}, without features {blind:.4}; best single input {best_input}: {single:.4}"
+    );
     println!("alerts: precision {precision:.3}, recall {recall:.3}");
 
     card.metadata = json!({
@@ -75,6 +82,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "training_records": TRAINING_RECORDS,
         "held_out_records": HELD_OUT_RECORDS,
         "held_out_auc": round(area),
+        "held_out_auc_without_features": round(blind),
         "best_single_input": best_input,
         "best_single_input_auc": round(single),
         "alert_precision": round(precision),
@@ -107,20 +115,30 @@ fn unscaled_card() -> Result<ModelCard, Box<dyn Error>> {
             ..InputSpec::number(path.parse()?)
         })
     };
+    let feature = |name: &str, transform: Option<Transform>| InputSpec {
+        transform,
+        ..InputSpec::feature(name)
+    };
+    let log = Some(Transform::Log1p);
     Ok(ModelCard {
         model_type: ModelType::Mlp,
         task: ModelTask::Classify,
         labels: vec!["ok".into(), "fraud".into()],
         inputs: vec![
-            number("amount", Some(Transform::Log1p))?,
-            number("amount_vs_mean", Some(Transform::Log1p))?,
-            number("n_last_hour", Some(Transform::Log1p))?,
-            number("account_age_days", Some(Transform::Log1p))?,
-            number("distance_km", Some(Transform::Log1p))?,
+            number("amount", log)?,
+            number("account_age_days", log)?,
             number("hour", None)?,
             number("card_present", None)?,
             one_of("$.merchant.category", &CATEGORIES)?,
             one_of("$.merchant.country", &COUNTRIES)?,
+            feature("n_5m", log),
+            feature("n_1h", log),
+            feature("spent_1h", log),
+            feature("max_1d", log),
+            feature("mean_amount", log),
+            feature("countries_1h", None),
+            feature("categories_1h", None),
+            feature("since_last", log),
         ],
         hidden: HIDDEN.to_vec(),
         activation: Some(Activation::Relu),
@@ -170,22 +188,46 @@ struct Set {
 }
 
 impl Set {
+    /// All fraud, and one in so many of the rest.
     fn generate(
         card: &ModelCard,
         seed: u64,
         records: u64,
-        rate: f64,
+        legitimate_one_in: u64,
     ) -> Result<Set, Box<dyn Error>> {
-        let decoder = JsonDecoder::new(Features::new(&card.inputs))?;
-        let mut rows = Rows::new(decoder.width());
+        let mut maker = RowMaker::new(card)?;
+        let mut rows = Rows::new(card.width());
         let mut fraud = Vec::new();
         for index in 0..records {
-            let labelled = transactions::transaction(seed, index, rate, 0);
-            let json = serde_json::to_vec(&labelled.transaction)?;
-            decoder.decode(&json, rows.values_mut())?;
-            fraud.push(labelled.fraud);
+            let labelled = transactions::transaction(seed, index, FRAUD_RATE);
+            maker.add(&labelled.transaction)?;
+            let row = maker.take();
+            if labelled.fraud || index % legitimate_one_in == 0 {
+                rows.append(&row);
+                fraud.push(labelled.fraud);
+            }
         }
         Ok(Set { rows, fraud })
+    }
+
+    /// Without what customers did before: the first columns of each row.
+    fn own(&self, card: &ModelCard) -> Set {
+        let own = card.inputs.iter().take(OWN_INPUTS);
+        let width = own.map(InputSpec::width).sum();
+        let mut rows = Rows::new(width);
+        for row in 0..self.rows.len() {
+            let row = self.rows.row(row);
+            rows.values_mut().extend(row.iter().take(width));
+        }
+        Set {
+            rows,
+            fraud: self.fraud.clone(),
+        }
+    }
+
+    fn fraud_rate(&self) -> f64 {
+        let fraud = self.fraud.iter().filter(|&&fraud| fraud).count();
+        fraud as f64 / self.fraud.len() as f64
     }
 
     /// By the model in the folder, as the broker runs it.
@@ -248,7 +290,8 @@ fn train(set: &Set) -> Result<Layers, Box<dyn Error>> {
     }
     let odds = |rate: f64| (rate / (1.0 - rate)).ln();
     if let Some((_, bias)) = layers.last() {
-        bias.set(&(bias.as_tensor() + (odds(FRAUD_RATE) - odds(TRAINING_FRAUD_RATE)))?)?;
+        let moved = odds(FRAUD_RATE) - odds(set.fraud_rate());
+        bias.set(&(bias.as_tensor() + moved)?)?;
     }
     Ok(layers)
 }
@@ -284,6 +327,13 @@ fn forward(layers: &Layers, rows: &Tensor) -> candle_core::Result<Tensor> {
         }
     }
     Ok(values)
+}
+
+/// Logits of all rows.
+fn forward_all(layers: &Layers, set: &Set) -> Result<Vec<f32>, Box<dyn Error>> {
+    let shape = (set.rows.len(), set.rows.width());
+    let rows = Tensor::from_slice(set.rows.values(), shape, &Device::Cpu)?;
+    Ok(forward(layers, &rows)?.flatten_all()?.to_vec1()?)
 }
 
 /// max(x, 0) - x y + ln(1 + exp(-|x|)), which overflows nowhere.

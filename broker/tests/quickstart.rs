@@ -38,6 +38,26 @@ fn scores_each_transaction_once_and_goes_on_after_a_restart() {
     );
     assert!(first.contains("end to end: p50 "), "{first}");
     assert!(first.contains("kcat -b 127.0.0.1:"), "{first}");
+    // As many alerts in their topic as scores say.
+    let alerts = first.lines().find_map(|line| {
+        let counts = line.strip_prefix("alerts (score 0.9 and above): ")?;
+        counts.split_once(", and ")
+    });
+    let (scored, produced) = alerts.expect("a line on alerts");
+    assert_eq!(
+        produced,
+        format!("{scored} records in fraud.alerts"),
+        "{first}"
+    );
+    // The state of a customer, as the broker told it over HTTP.
+    let state = first.lines().last().expect("the state");
+    let state: serde_json::Value = serde_json::from_str(state).expect("JSON");
+    assert!(
+        state["features"]["mean_amount"]
+            .as_f64()
+            .is_some_and(|mean| mean > 0.0),
+        "{first}"
+    );
     assert!(!first.contains("goes on after"), "{first}");
 
     let second = quickstart(

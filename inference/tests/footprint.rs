@@ -153,7 +153,7 @@ fn models_take_what_they_say() {
         }
     }
 
-    let fraud = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/fraud/model");
+    let fraud = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models/fraud_by_row");
     let mut fraud = load("fraud", "1", &fraud, &LoadOptions::default())
         .unwrap()
         .model;

@@ -26,6 +26,17 @@ fn windows_hold_over_kills_what_they_hold_without() {
 }
 
 #[test]
+fn the_fraud_example_holds_over_kills_what_it_holds_without() {
+    features_survive(Options {
+        rounds: 4,
+        transactions: 10_000,
+        customers: 1_000,
+        config: Some(tests::repository().join("config/examples/fraud/milena.toml")),
+        ..Options::default()
+    });
+}
+
+#[test]
 fn every_kind_of_feature_is_what_it_is_said_to_be() {
     features_survive(Options {
         rounds: 3,

@@ -374,7 +374,7 @@ fn a_full_disk_stops_producers_and_nobody_else() {
     if !in_a_namespace("a_full_disk_stops_producers_and_nobody_else") {
         return;
     }
-    let model = tests::repository().join("config/fraud/model");
+    let model = tests::repository().join("tests/models/fraud_by_row");
     let mut config = String::new();
     for Plan {
         topic, partitions, ..

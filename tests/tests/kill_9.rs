@@ -172,7 +172,7 @@ fn check_input(
 
 #[test]
 fn nothing_is_lost_or_doubled_over_kills() {
-    let model = tests::repository().join("config/fraud/model");
+    let model = tests::repository().join("tests/models/fraud_by_row");
     let mut milena = Milena::start(&format!(
         "[[topic]]\nname = \"transactions\"\npartitions = {PARTITIONS}\n\
          [[model]]\nname = \"fraud\"\nsource = {model:?}\n\

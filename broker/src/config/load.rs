@@ -86,6 +86,11 @@ impl Config {
         told(text, path, faults, config)
     }
 
+    /// Parses a text that is in no file; models' folders are not looked for.
+    pub fn of_text(text: &str) -> Result<Self, ConfigErrors> {
+        deserialize(text, Path::new("-"))
+    }
+
     /// Reads and checks a file, and loads every model that it names.
     pub fn check_file(path: &Path) -> Result<(Self, Cards), ConfigErrors> {
         let text = read(path)?;

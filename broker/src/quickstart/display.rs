@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::example::{DERIVED, INPUT};
+use super::example::{ALERTS, DERIVED, INPUT};
 use super::feed;
 use super::session::{Outcome, Start};
 use super::tracker::{ALERT_SCORE, Alert, Counts, Latency};
@@ -69,6 +69,7 @@ impl<W: Write> Display<W> {
             "  {INPUT}         {partitions} partitions, fed by this command"
         )?;
         writeln!(out, "  {DERIVED}  the model topic's answers, one for each")?;
+        writeln!(out, "  {ALERTS}         those of them that are alarming")?;
         writeln!(out, "  data             {}", folder.display())?;
         if earlier > 0 {
             let earlier = grouped(earlier);
@@ -148,8 +149,9 @@ impl<W: Write> Display<W> {
         }
         writeln!(
             out,
-            "alerts (score {ALERT_SCORE} and above): {}",
-            grouped(counts.alerts)
+            "alerts (score {ALERT_SCORE} and above): {}, and {} records in {ALERTS}",
+            grouped(counts.alerts),
+            grouped(outcome.alert_records)
         )?;
         match (outcome.fault(), outcome.recount) {
             (Some(fault), _) => writeln!(out, "{fault}")?,
@@ -161,6 +163,13 @@ impl<W: Write> Display<W> {
             )?,
         }
         out.flush()
+    }
+
+    /// What is remembered of a customer.
+    pub fn state(&mut self, customer: &str, url: &str, state: &str) -> io::Result<()> {
+        writeln!(self.out, "what is remembered of {customer}: curl {url}")?;
+        writeln!(self.out, "  {state}")?;
+        self.out.flush()
     }
 
     fn clear(&mut self) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! The fraud example as it is committed under `config/fraud/`, carried in the binary.
+//! The fraud example as it is committed under `config/examples/fraud/`, carried in the binary.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,21 @@ pub const INPUT: &str = "transactions";
 /// The derived topic.
 pub const DERIVED: &str = "transactions.scored";
 
+/// What the rules of the config produce to.
+pub const ALERTS: &str = "fraud.alerts";
+
+/// The config.
+pub const CONFIG: &str = include_str!("../../../config/examples/fraud/milena.toml");
+
 const FILES: [(&str, &[u8]); 3] = [
-    (
-        CONFIG_FILE,
-        include_bytes!("../../../config/fraud/milena.toml"),
-    ),
+    (CONFIG_FILE, CONFIG.as_bytes()),
     (
         "model/config.json",
-        include_bytes!("../../../config/fraud/model/config.json"),
+        include_bytes!("../../../config/examples/fraud/model/config.json"),
     ),
     (
         "model/model.safetensors",
-        include_bytes!("../../../config/fraud/model/model.safetensors"),
+        include_bytes!("../../../config/examples/fraud/model/model.safetensors"),
     ),
 ];
 const CONFIG_FILE: &str = "milena.toml";

@@ -48,9 +48,7 @@ pub type Request = Vec<(i32, Vec<Sent>)>;
 
 /// The transaction with this number in the feed.
 pub fn transaction(index: u64) -> Labelled {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let ts_ms = now.map_or(0, |now| now.as_millis() as i64);
-    transactions::transaction(FEED_SEED, index, FRAUD_RATE, ts_ms)
+    transactions::transaction(FEED_SEED, index, FRAUD_RATE)
 }
 
 /// Sends until the plan is fulfilled or `stop` turns true. Each request is announced on `requests`
@@ -172,12 +170,14 @@ fn batches(
     let at = Instant::now();
     for index in first..first + count {
         let transaction = transaction(index).transaction;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now_ms = now.map_or(0, |now| now.as_millis() as i64);
         let key = Bytes::from(transaction.customer_id.clone());
         // All transactions of a customer go to one partition, in order.
         let partition = crc32c::crc32c(&key) as usize % records.len();
         let value = serde_json::to_vec(&transaction).map_err(QuickstartError::encode)?;
         let position = records[partition].len();
-        records[partition].push(record(position, transaction.ts, key, value.into()));
+        records[partition].push(record(position, now_ms, key, value.into()));
         sent[partition].push(Sent { index, at });
     }
     let options = RecordEncodeOptions {

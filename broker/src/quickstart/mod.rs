@@ -5,7 +5,7 @@
 //! - [`client`]: a small Kafka client; nothing here reaches the broker but through a socket;
 //! - [`feed`], [`scores`], [`tracker`], [`session`]: transactions in, scores out, each matched once;
 //! - [`display`]: what is printed;
-//! - [`auc`]: how good a score is, for the model's training and its test.
+//! - [`rows`], [`auc`]: what the model is given, and how good a score is: for its training and its test.
 
 pub mod auc;
 pub mod client;
@@ -13,6 +13,7 @@ pub mod display;
 pub mod example;
 pub mod feed;
 pub mod random;
+pub mod rows;
 pub mod scores;
 pub mod session;
 pub mod tracker;
@@ -28,7 +29,7 @@ use crate::config::{Config, ConfigErrors};
 use crate::server::{OpenError, Server, StartError};
 use client::ClientError;
 use display::Display;
-use example::INPUT;
+use example::{DERIVED, INPUT};
 use session::Outcome;
 
 /// Where the quickstart listens, and where it keeps its data, unless it is told otherwise.
@@ -107,7 +108,26 @@ async fn traffic(
     };
     let outcome = session::run(address, &start, options.records, rate, &display, stop).await?;
     display.borrow_mut().summary(&outcome)?;
+    if let (Some(http), Some(customer)) = (http, &outcome.customer) {
+        let path = format!("/v1/state/{DERIVED}/{customer}");
+        let url = format!("http://{http}{path}");
+        let state = state(url.clone()).await?;
+        display.borrow_mut().state(customer, &url, &state)?;
+    }
     Ok(outcome)
+}
+
+/// What is remembered of a customer, as JSON.
+async fn state(url: String) -> Result<String, QuickstartError> {
+    let asked = tokio::task::spawn_blocking(move || {
+        ureq::get(&url)
+            .call()
+            .and_then(|answer| answer.into_body().read_to_string())
+            .map_err(|error| QuickstartError::State(format!("{url}: {error}")))
+    });
+    asked
+        .await
+        .map_err(|error| QuickstartError::Panicked(error.to_string()))?
 }
 
 /// Why the quickstart ended early.
@@ -133,6 +153,9 @@ pub enum QuickstartError {
     /// A transaction is missing from the scores or twice in them.
     #[error("{0}")]
     Fault(String),
+    /// What is remembered of a customer can't be read.
+    #[error("{0}")]
+    State(String),
     /// The client's thread panicked.
     #[error("the client panicked: {0}")]
     Panicked(String),

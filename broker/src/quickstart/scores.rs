@@ -16,12 +16,7 @@ const MAX_WAIT: Duration = Duration::from_millis(250);
 /// The part of the model topic's output that is shown.
 #[derive(Deserialize)]
 struct Output {
-    scores: OutputScores,
-}
-
-#[derive(Deserialize)]
-struct OutputScores {
-    fraud: f64,
+    score: f64,
 }
 
 /// Reads a derived topic on from given offsets.
@@ -92,7 +87,7 @@ fn parse(partition: i32, record: &Record) -> Result<Option<Scored>, String> {
     Ok(Some(Scored {
         partition,
         source_offset: lineage(record, "milena.source.offset")?,
-        score: output.scores.fraud,
+        score: output.score,
     }))
 }
 

@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::QuickstartError;
 use super::client::{ClientError, Connection};
 use super::display::Display;
-use super::example::{DERIVED, INPUT};
+use super::example::{ALERTS, DERIVED, INPUT};
 use super::feed::{self, MAX_UNSCORED, Plan};
 use super::scores::{self, Reader, Recount};
 use super::tracker::{Alert, Counts, Latency, Tracker};
@@ -28,10 +28,14 @@ const SCORES_ID: &str = "quickstart-scores";
 const COUNT_ID: &str = "quickstart-count";
 
 /// What came of a run.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Outcome {
     /// Of the run.
     pub counts: Counts,
+    /// Records that the run has brought to the alert topic, whoever produced what they are of.
+    pub alert_records: u64,
+    /// One of whom something is remembered: of the last alert, or of the last transaction.
+    pub customer: Option<String>,
     /// From the first produce call to the last score.
     pub elapsed: Duration,
     /// End to end, of the whole run.
@@ -71,6 +75,8 @@ pub struct Start {
     pub input_ends: Vec<i64>,
     /// End offsets of the derived topic's partitions.
     pub derived_ends: Vec<i64>,
+    /// End offsets of the alert topic's partitions.
+    pub alert_ends: Vec<i64>,
 }
 
 impl Start {
@@ -98,7 +104,9 @@ pub async fn look(address: SocketAddr) -> Result<Start, QuickstartError> {
 async fn ends(connection: &mut Connection) -> Result<Start, ClientError> {
     let partitions = connection.partitions(INPUT).await?;
     let derived_partitions = connection.partitions(DERIVED).await?;
+    let alert_partitions = connection.partitions(ALERTS).await?;
     Ok(Start {
+        alert_ends: connection.end_offsets(ALERTS, alert_partitions).await?,
         input_ends: connection.end_offsets(INPUT, partitions).await?,
         derived_ends: connection.end_offsets(DERIVED, derived_partitions).await?,
     })
@@ -126,7 +134,11 @@ pub async fn run<W: Write>(
     let (request_sender, request_receiver) = mpsc::unbounded_channel();
     let derived = Connection::open(address, SCORES_ID).await?;
     let reader = Reader::new(derived, DERIVED, start.derived_ends.clone());
-    let show = |alert: Alert| display.borrow_mut().alert(alert);
+    let last_alert = Cell::new(None);
+    let show = |alert: Alert| {
+        last_alert.set(Some(alert.index));
+        display.borrow_mut().alert(alert);
+    };
 
     let started = Instant::now();
     let feeding = async {
@@ -159,8 +171,17 @@ pub async fn run<W: Write>(
         None => None,
     };
     let ended = tracker.last_scored().unwrap_or(started);
+    let counts = tracker.counts();
+    let last = plan.first_index + counts.scored.saturating_sub(1);
+    let shown = last_alert.get().or((counts.scored > 0).then_some(last));
+    let now = look(address).await?;
+    let brought = now.alert_ends.iter().zip(&start.alert_ends);
     Ok(Outcome {
-        counts: tracker.counts(),
+        counts,
+        alert_records: brought
+            .map(|(now, before)| (now - before).max(0) as u64)
+            .sum(),
+        customer: shown.map(|index| feed::transaction(index).transaction.customer_id),
         elapsed: ended.saturating_duration_since(started),
         latency: tracker.latency(),
         recount,
@@ -228,6 +249,8 @@ mod tests {
                 doubles,
                 ..Counts::default()
             },
+            alert_records: 0,
+            customer: None,
             elapsed: Duration::from_secs(1),
             latency: None,
             recount,

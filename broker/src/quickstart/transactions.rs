@@ -1,13 +1,14 @@
 //! Card transactions, made up deterministically: the same seed and index give the same transaction.
 //!
-//! Legitimate ones come in five styles, fraudulent ones in three, and each fraud style has a
-//! legitimate one that looks like it in every single field:
+//! A transaction says nothing of what its customer did before. It belongs to an *episode*: a few transactions of one
+//! customer within minutes, or one alone. Legitimate episodes come in five styles, fraudulent ones in three, and each fraud
+//! style has a legitimate one whose transactions, one by one, look much like its own:
 //!
-//! | fraud | looks like | differs in the combination of |
+//! | fraud | looks like | differs in what the customer did before |
 //! |---|---|---|
-//! | card testing: bursts of tiny amounts | a gamer's bursts of tiny purchases | account age, distance |
-//! | far-away night purchases without the card | online shopping; travellers | hour, distance, presence, category |
-//! | account takeover: large purchases in a row | a big purchase | number in the last hour, presence, category |
+//! | card testing: tiny amounts, one after another | a gamer's tiny purchases | countries and categories within the hour |
+//! | far-away night purchases without the card | online shopping; travellers | usual amounts, countries, pace |
+//! | account takeover: large purchases in a row | a big purchase | spent within the hour, usual amounts |
 //!
 //! Whether a transaction is fraud is returned beside it and never part of the record.
 
@@ -19,7 +20,17 @@ use super::random::Random;
 pub const FRAUD_RATE: f64 = 0.015;
 
 /// How many customers there are; each keeps home country, usual amount and account age.
-pub const CUSTOMERS: u64 = 20_000;
+pub const CUSTOMERS: u64 = 5_000;
+
+/// The time of the first transaction: 2026-01-01, in milliseconds since 1970.
+pub const FIRST_MS: i64 = 1_767_225_600_000;
+/// The time between two transactions: a customer has one every three hours or so, however fast they are fed.
+pub const STEP_MS: i64 = 2_000;
+
+/// How many of the transactions before it one may go on with: those of five minutes.
+const REACH: u64 = 150;
+/// Of how many transactions it is tried.
+const FOLLOWS: f64 = 0.7;
 
 /// What a payment processor would put on the topic, as JSON.
 #[derive(Clone, Debug, Serialize)]
@@ -28,7 +39,7 @@ pub struct Transaction {
     pub tx_id: String,
     /// Also the record's key.
     pub customer_id: String,
-    /// When it was sent, milliseconds since the epoch.
+    /// When it happened, milliseconds since the epoch: [`FIRST_MS`], and [`STEP_MS`] for each one before.
     pub ts: i64,
     /// In `currency`, with cents.
     pub amount: f64,
@@ -43,14 +54,8 @@ pub struct Transaction {
     pub hour: u32,
     /// Where the customer lives.
     pub country: &'static str,
-    /// Transactions of this customer in the hour before.
-    pub n_last_hour: u32,
-    /// The amount divided by the customer's usual amount.
-    pub amount_vs_mean: f64,
     /// Days since the account was opened.
     pub account_age_days: u32,
-    /// From the customer's home to the terminal or, online, to the device.
-    pub distance_km: f64,
 }
 
 /// The merchant's part of a [`Transaction`].
@@ -107,12 +112,20 @@ enum Style {
     Takeover,
 }
 
+impl Style {
+    /// Whether others may go on with it.
+    fn goes_on(self) -> bool {
+        !matches!(self, Self::Everyday | Self::Online | Self::BigPurchase)
+    }
+}
+
+/// By episodes.
 const LEGITIMATE: [(Style, f64); 5] = [
-    (Style::Everyday, 0.50),
-    (Style::Online, 0.26),
-    (Style::Traveller, 0.08),
+    (Style::Everyday, 0.58),
+    (Style::Online, 0.27),
     (Style::BigPurchase, 0.07),
-    (Style::Gamer, 0.09),
+    (Style::Traveller, 0.04),
+    (Style::Gamer, 0.04),
 ];
 
 const FRAUDULENT: [(Style, f64); 3] = [
@@ -135,83 +148,147 @@ impl Customer {
         Customer {
             number,
             home: random.weighted(&HOMES, "CZ"),
-            usual_amount: random.log_normal(38.0, 0.45).clamp(8.0, 400.0),
+            usual_amount: random.log_normal(38.0, 0.7).clamp(5.0, 800.0),
             account_age_days: random.log_normal(620.0, 1.1).clamp(1.0, 7000.0) as u32,
         }
     }
 
-    /// Of a few customers the one with the youngest account.
-    fn youngest_of(random: &mut Random, draws: usize) -> Customer {
-        let mut youngest = Customer::new(random.below(CUSTOMERS));
-        for _ in 1..draws {
-            let other = Customer::new(random.below(CUSTOMERS));
-            if other.account_age_days < youngest.account_age_days {
-                youngest = other;
-            }
-        }
-        youngest
+    fn anyone(random: &mut Random) -> Customer {
+        Customer::new(random.below(CUSTOMERS))
+    }
+
+    /// One of those who play.
+    fn gamer(random: &mut Random) -> Customer {
+        Customer::new(random.below(CUSTOMERS / 10) * 10)
     }
 }
 
-/// What a style decides.
-struct Shape {
+/// What the transactions of an episode share.
+struct Episode {
+    fraud: bool,
+    style: Style,
     customer: Customer,
+    /// Where it is, where it is not at home.
+    away: &'static str,
+    hour: f64,
+}
+
+/// How likely an episode is fraud, for that share of the transactions: those that go on weigh more.
+fn episode_fraud_rate(fraud_rate: f64) -> f64 {
+    let going_on: f64 = LEGITIMATE
+        .iter()
+        .filter(|(style, _)| style.goes_on())
+        .map(|(_, weight)| weight)
+        .sum();
+    let mut rate = fraud_rate;
+    for _ in 0..32 {
+        // The share of transactions in episodes that go on, and what it makes of fraud.
+        let begun = rate + (1.0 - rate) * going_on;
+        let share = begun / (1.0 - FOLLOWS + FOLLOWS * begun);
+        rate = fraud_rate * (1.0 - FOLLOWS) / (1.0 - FOLLOWS * share);
+    }
+    rate
+}
+
+impl Episode {
+    /// That which the transaction with this number begins, if it begins one.
+    fn new(seed: u64, first: u64, fraud_rate: f64) -> Episode {
+        let mut random = Random::new(seed, first);
+        let fraud = random.chance(fraud_rate);
+        let style = if fraud {
+            random.weighted(&FRAUDULENT, Style::Takeover)
+        } else {
+            random.weighted(&LEGITIMATE, Style::Everyday)
+        };
+        let customer = match style {
+            Style::Gamer => Customer::gamer(&mut random),
+            _ => Customer::anyone(&mut random),
+        };
+        let away = COUNTRIES[random.below(COUNTRIES.len() as u64) as usize];
+        let hour = match style {
+            Style::Everyday | Style::BigPurchase => 14.0 + 4.0 * random.normal(),
+            Style::Online => 19.5 + 4.0 * random.normal(),
+            Style::Gamer => 22.0 + 3.5 * random.normal(),
+            Style::FarNight => 3.0 + 4.0 * random.normal(),
+            Style::Traveller | Style::CardTesting | Style::Takeover => random.uniform(0.0, 24.0),
+        };
+        Episode {
+            fraud,
+            style,
+            customer,
+            away,
+            hour,
+        }
+    }
+
+    /// That of a transaction.
+    fn of(seed: u64, index: u64, fraud_rate: f64) -> Episode {
+        let rate = episode_fraud_rate(fraud_rate);
+        // The transactions that each would go on with, back to one that would not.
+        let mut chain = vec![index];
+        let mut at = index;
+        loop {
+            let mut random = Random::new(seed ^ 0x00e9_150d_e000, at);
+            if at == 0 || !random.chance(FOLLOWS) {
+                break;
+            }
+            at -= 1 + random.below(REACH.min(at));
+            chain.push(at);
+        }
+        let mut episode = Episode::new(seed, at, rate);
+        for &next in chain.iter().rev().skip(1) {
+            if !episode.style.goes_on() {
+                episode = Episode::new(seed, next, rate);
+            }
+        }
+        episode
+    }
+}
+
+/// What a style decides of one transaction.
+struct Shape {
     /// Times the customer's usual amount.
     ratio: f64,
     category: &'static str,
-    abroad: bool,
+    country: &'static str,
     card_present: bool,
-    hour: f64,
-    n_last_hour: u32,
-    distance_km: f64,
 }
 
-/// The transaction with this number. `fraud_rate` is the probability of fraud; `ts_ms` is only
-/// written down.
-pub fn transaction(seed: u64, index: u64, fraud_rate: f64, ts_ms: i64) -> Labelled {
-    let mut random = Random::new(seed, index);
-    let fraud = random.chance(fraud_rate);
-    let style = if fraud {
-        random.weighted(&FRAUDULENT, Style::Takeover)
-    } else {
-        random.weighted(&LEGITIMATE, Style::Everyday)
-    };
-    let shape = shape(style, &mut random);
-    let customer = shape.customer;
+/// The transaction with this number. `fraud_rate` is the share of fraud.
+pub fn transaction(seed: u64, index: u64, fraud_rate: f64) -> Labelled {
+    let episode = Episode::of(seed, index, fraud_rate);
+    let mut random = Random::new(seed ^ 0x7a25, index);
+    let shape = shape(&episode, &mut random);
+    let customer = episode.customer;
     let amount = cents((shape.ratio * customer.usual_amount).clamp(0.5, 20_000.0));
-    let country = if shape.abroad {
-        COUNTRIES[random.below(COUNTRIES.len() as u64) as usize]
-    } else {
-        customer.home
-    };
     Labelled {
         transaction: Transaction {
             tx_id: format!("t-{index:09}"),
             customer_id: format!("c-{:05}", customer.number),
-            ts: ts_ms,
+            ts: FIRST_MS.saturating_add((index as i64).saturating_mul(STEP_MS)),
             amount,
             currency: "EUR",
             merchant: Merchant {
                 category: shape.category,
-                country,
+                country: shape.country,
             },
             card_present: shape.card_present,
-            hour: shape.hour.rem_euclid(24.0) as u32,
+            hour: episode.hour.rem_euclid(24.0) as u32,
             country: customer.home,
-            n_last_hour: shape.n_last_hour,
-            amount_vs_mean: cents(amount / customer.usual_amount),
             account_age_days: customer.account_age_days,
-            distance_km: (shape.distance_km.clamp(0.0, 18_000.0) * 10.0).round() / 10.0,
         },
-        fraud,
+        fraud: episode.fraud,
     }
 }
 
-fn shape(style: Style, random: &mut Random) -> Shape {
-    let anyone = |random: &mut Random| Customer::new(random.below(CUSTOMERS));
-    match style {
+fn shape(episode: &Episode, random: &mut Random) -> Shape {
+    let home = episode.customer.home;
+    let away = |random: &mut Random, chance: f64| match random.chance(chance) {
+        true => episode.away,
+        false => home,
+    };
+    match episode.style {
         Style::Everyday => Shape {
-            customer: anyone(random),
             ratio: random.log_normal(0.6, 0.7),
             category: random.weighted(
                 &[
@@ -224,14 +301,10 @@ fn shape(style: Style, random: &mut Random) -> Shape {
                 ],
                 "grocery",
             ),
-            abroad: random.chance(0.03),
+            country: away(random, 0.03),
             card_present: random.chance(0.9),
-            hour: 14.0 + 4.0 * random.normal(),
-            n_last_hour: random.count(0.5),
-            distance_km: random.log_normal(9.0, 1.3),
         },
         Style::Online => Shape {
-            customer: anyone(random),
             ratio: random.log_normal(0.9, 0.9),
             category: random.weighted(
                 &[
@@ -244,14 +317,10 @@ fn shape(style: Style, random: &mut Random) -> Shape {
                 ],
                 "fashion",
             ),
-            abroad: random.chance(0.3),
+            country: away(random, 0.3),
             card_present: false,
-            hour: 19.5 + 4.0 * random.normal(),
-            n_last_hour: random.count(1.2),
-            distance_km: random.log_normal(60.0, 1.9),
         },
         Style::Traveller => Shape {
-            customer: anyone(random),
             ratio: random.log_normal(1.5, 0.8),
             category: random.weighted(
                 &[
@@ -264,14 +333,10 @@ fn shape(style: Style, random: &mut Random) -> Shape {
                 ],
                 "travel",
             ),
-            abroad: random.chance(0.9),
-            card_present: random.chance(0.82),
-            hour: random.uniform(0.0, 24.0),
-            n_last_hour: random.count(1.2),
-            distance_km: random.log_normal(1500.0, 0.9),
+            country: away(random, 0.95),
+            card_present: random.chance(0.7),
         },
         Style::BigPurchase => Shape {
-            customer: anyone(random),
             ratio: random.log_normal(6.0, 0.6),
             category: random.weighted(
                 &[
@@ -282,25 +347,17 @@ fn shape(style: Style, random: &mut Random) -> Shape {
                 ],
                 "electronics",
             ),
-            abroad: random.chance(0.2),
-            card_present: random.chance(0.5),
-            hour: 15.0 + 4.0 * random.normal(),
-            n_last_hour: random.count(0.5),
-            distance_km: random.log_normal(40.0, 1.8),
+            country: away(random, 0.2),
+            card_present: random.chance(0.4),
         },
         Style::Gamer => Shape {
-            customer: anyone(random),
             ratio: random.log_normal(0.09, 0.7),
             category: random.weighted(&[("digital", 0.85), ("gift_card", 0.15)], "digital"),
-            abroad: random.chance(0.35),
+            country: away(random, 0.1),
             card_present: false,
-            hour: 22.0 + 3.5 * random.normal(),
-            n_last_hour: 1 + random.count(4.0),
-            distance_km: random.log_normal(12.0, 1.3),
         },
         Style::CardTesting => Shape {
-            customer: Customer::youngest_of(random, 5),
-            ratio: random.log_normal(0.06, 0.7),
+            ratio: random.log_normal(0.07, 0.7),
             category: random.weighted(
                 &[
                     ("digital", 0.6),
@@ -310,47 +367,40 @@ fn shape(style: Style, random: &mut Random) -> Shape {
                 ],
                 "digital",
             ),
-            abroad: random.chance(0.5),
+            // Wherever a shop takes the card.
+            country: match random.chance(0.6) {
+                true => COUNTRIES[random.below(COUNTRIES.len() as u64) as usize],
+                false => home,
+            },
             card_present: false,
-            hour: random.uniform(0.0, 24.0),
-            n_last_hour: 1 + random.count(5.0),
-            distance_km: random.log_normal(70.0, 1.6),
         },
         Style::FarNight => Shape {
-            customer: anyone(random),
-            ratio: random.log_normal(2.2, 0.8),
+            ratio: random.log_normal(2.5, 0.8),
             category: random.weighted(
                 &[
-                    ("electronics", 0.5),
+                    ("electronics", 0.45),
                     ("fashion", 0.25),
                     ("gift_card", 0.15),
-                    ("travel", 0.1),
+                    ("travel", 0.15),
                 ],
                 "electronics",
             ),
-            abroad: random.chance(0.8),
+            country: away(random, 0.85),
             card_present: random.chance(0.05),
-            hour: 2.5 + 2.0 * random.normal(),
-            n_last_hour: random.count(1.0),
-            distance_km: random.log_normal(1100.0, 0.9),
         },
         Style::Takeover => Shape {
-            customer: anyone(random),
             ratio: random.log_normal(5.0, 0.6),
             category: random.weighted(
                 &[
                     ("electronics", 0.4),
-                    ("gift_card", 0.35),
-                    ("travel", 0.15),
-                    ("fashion", 0.1),
+                    ("gift_card", 0.25),
+                    ("travel", 0.2),
+                    ("fashion", 0.15),
                 ],
                 "electronics",
             ),
-            abroad: random.chance(0.35),
+            country: away(random, 0.3),
             card_present: random.chance(0.08),
-            hour: random.uniform(6.0, 26.0),
-            n_last_hour: 1 + random.count(3.0),
-            distance_km: random.log_normal(40.0, 1.6),
         },
     }
 }
@@ -366,24 +416,45 @@ mod tests {
     #[test]
     fn seed_and_index_make_the_transaction() {
         let json = |seed, index| {
-            let labelled = transaction(seed, index, FRAUD_RATE, 1000);
+            let labelled = transaction(seed, index, FRAUD_RATE);
             serde_json::to_string(&labelled.transaction).unwrap()
         };
         // As it is on every machine.
-        assert_eq!(json(1, 0), GOLDEN);
+        assert_eq!(json(1, 1000), GOLDEN);
         assert_ne!(json(1, 1), json(2, 1));
     }
 
     const GOLDEN: &str = concat!(
-        r#"{"tx_id":"t-000000000","customer_id":"c-08531","ts":1000,"amount":1.13,"#,
-        r#""currency":"EUR","merchant":{"category":"digital","country":"DE"},"#,
-        r#""card_present":false,"hour":23,"country":"DE","n_last_hour":1,"#,
-        r#""amount_vs_mean":0.04,"account_age_days":1420,"distance_km":6.4}"#
+        r#"{"tx_id":"t-000001000","customer_id":"c-04993","ts":1767227600000,"amount":20.65,"#,
+        r#""currency":"EUR","merchant":{"category":"restaurant","country":"CZ"},"#,
+        r#""card_present":true,"hour":6,"country":"CZ","account_age_days":83}"#
     );
 
     #[test]
     fn fraud_is_as_rare_as_asked() {
-        let fraud = (0..50_000).filter(|&index| transaction(3, index, 0.1, 0).fraud);
-        assert!((4_700..5_300).contains(&fraud.count()));
+        let of = |rate: f64| {
+            let all = (0..100_000).map(|index| transaction(3, index, rate));
+            all.filter(|labelled| labelled.fraud).count() as f64 / 100_000.0
+        };
+        // Episodes make it uneven.
+        for (rate, tolerance) in [(0.1, 0.01), (FRAUD_RATE, 0.004)] {
+            let found = of(rate);
+            assert!((found - rate).abs() < tolerance, "{found} is not {rate}");
+        }
+    }
+
+    #[test]
+    fn episodes_are_of_one_customer_within_minutes() {
+        let mut follows = 0;
+        let mut last = std::collections::HashMap::new();
+        for index in 0..20_000u64 {
+            let transaction = transaction(3, index, FRAUD_RATE).transaction;
+            let before = last.insert(transaction.customer_id, transaction.ts);
+            if before.is_some_and(|before| transaction.ts - before <= 300_000) {
+                follows += 1;
+            }
+        }
+        // Without episodes it would be one in 33.
+        assert!((2_000..6_000).contains(&follows), "{follows}");
     }
 }

@@ -48,7 +48,7 @@ fn what_does_not_arrive_is_missing() {
 
 #[test]
 fn a_model_topic_is_followed_by_key() {
-    let model = tests::repository().join("config/fraud/model");
+    let model = tests::repository().join("tests/models/fraud_by_row");
     let bench = Bench::start(&format!(
         "[[topic]]\nname = \"transactions\"\npartitions = 2\n\
          [[model]]\nname = \"fraud\"\nsource = {model:?}\n\

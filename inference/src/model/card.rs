@@ -182,6 +182,15 @@ impl InputSpec {
         Self {
             name: None,
             path: Some(path),
+            ..Self::feature("")
+        }
+    }
+
+    /// What a model topic's feature of that name gives, not scaled.
+    pub fn feature(name: &str) -> Self {
+        Self {
+            name: Some(name.to_owned()),
+            path: None,
             width: None,
             default: None,
             transform: None,

@@ -62,7 +62,11 @@ const TEXTS: [&str; 6] = [
 pub fn golden(folder: &str) -> Vec<(&'static str, &'static [u8])> {
     let mut files = match folder {
         "fraud" => {
-            return golden!("config/fraud/model", "config.json", "model.safetensors");
+            return golden!(
+                "tests/models/fraud_by_row",
+                "config.json",
+                "model.safetensors"
+            );
         }
         "bert" => golden!(
             "inference/tests/golden/text/bert",

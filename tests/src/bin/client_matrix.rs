@@ -117,7 +117,7 @@ fn config() -> String {
          [[topic]]\nname = {INPUT:?}\npartitions = 4\n\
          [[model]]\nname = \"fraud\"\nsource = {:?}\n\
          [[model_topic]]\nname = {OUTPUT:?}\ninput = {INPUT:?}\nmodel = \"fraud\"\n",
-        repository().join("config/fraud/model")
+        repository().join("tests/models/fraud_by_row")
     )
 }
 

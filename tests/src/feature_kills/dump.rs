@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::outputs::{Outputs, Source, source_of};
-use super::{ALERTS, INPUT, PARTITIONS, SCORED, WEIGHTS};
+use super::{ALERTS, INPUT, PARTITIONS, Rule, SCORED, WEIGHTS};
 use crate::{Isolation, Milena, Received};
 
 /// A file for each partition, a line for each record.
@@ -53,7 +53,7 @@ pub(super) fn write(
     milena: &Milena,
     outputs: &Outputs,
     folder: &Path,
-    has_rule: bool,
+    rule: Rule,
 ) -> Result<BTreeMap<Source, Vec<u8>>, String> {
     let mut files = Files::create(&folder.join("inputs"), &format!("{INPUT}-"))?;
     let mut fault = None;
@@ -81,7 +81,7 @@ pub(super) fn write(
             &format!("{INPUT}\t{}\t{}", source.0, source.1),
             record,
         )?;
-        if has_rule && rule_takes(record)? {
+        if rule_takes(rule, record)? {
             alerts.insert(source, record.value.clone().unwrap_or_default());
         }
         Ok(())
@@ -90,10 +90,19 @@ pub(super) fn write(
     Ok(alerts)
 }
 
-/// Whether the config's rule takes an output; and that its score is what the model says of its features.
-fn rule_takes(record: &Received) -> Result<bool, String> {
+/// Whether the config's rule takes an output; and, where the model is the test's, that its score is what that says of its
+/// features.
+fn rule_takes(rule: Rule, record: &Received) -> Result<bool, String> {
     let value = record.value.as_deref().unwrap_or_default();
     let value: Value = serde_json::from_slice(value).map_err(|e| e.to_string())?;
+    match rule {
+        Rule::Any => return Ok(false),
+        Rule::Score => {
+            let score = value["score"].as_f64().ok_or("no score")?;
+            return Ok(score >= 0.9);
+        }
+        Rule::Linear => {}
+    }
     let feature = |name: &str| {
         value["f"][name]
             .as_f64()

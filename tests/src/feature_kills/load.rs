@@ -51,7 +51,15 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn start(milena: &Milena, transactions: u64, customers: u64, seed: u64) -> Self {
+    /// Records have keys of their own where `is_keyed` says that customers are found in them; otherwise customers are their
+    /// keys.
+    pub(super) fn start(
+        milena: &Milena,
+        transactions: u64,
+        customers: u64,
+        is_keyed: bool,
+        seed: u64,
+    ) -> Self {
         let failures = Failures::default();
         let mut config = milena.client();
         config
@@ -76,7 +84,10 @@ impl Load {
                     std::thread::sleep(Duration::from_millis(1));
                 }
                 let (customer, text) = transaction(number, transactions, customers, &mut random);
-                let key = format!("t{number}");
+                let key = match is_keyed {
+                    true => format!("t{number}"),
+                    false => format!("c{customer}"),
+                };
                 let mut record = BaseRecord::<str, str>::to(INPUT)
                     .partition((customer % PARTITIONS) as i32)
                     .key(&key)
@@ -150,6 +161,8 @@ fn transaction(number: u64, of: u64, customers: u64, random: &mut Random) -> (u6
             "country": pick(&["CZ", "DE", "AT", "US"], random),
         },
         "card_present": random.below(2) == 0,
+        "hour": random.below(24),
+        "account_age_days": customer % 3000,
     });
     (customer, value.to_string())
 }

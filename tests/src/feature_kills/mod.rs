@@ -51,8 +51,7 @@ pub struct Options {
     pub customers: u64,
     /// What is drawn is drawn from it.
     pub seed: u64,
-    /// A config in place of `fraud.toml`, without `[broker]` and `[http]`, with the same topics and model: `MODEL` and
-    /// `MAX_BYTES` in it are replaced, and a field of its template is `$f`. Alerts are not looked at.
+    /// A config in place of `fraud.toml`: see [`TestConfig`].
     pub config: Option<PathBuf>,
     /// Where config, inputs and outputs are left.
     pub keep: Option<PathBuf>,
@@ -104,6 +103,7 @@ impl std::fmt::Display for Figures {
 
 struct Test<'o> {
     options: &'o Options,
+    rule: Rule,
     milena: Milena,
     config: String,
     load: Option<Load>,
@@ -116,16 +116,15 @@ struct Test<'o> {
 pub fn run(options: &Options) -> Result<Figures, String> {
     let temporary = tempfile::tempdir().map_err(|e| e.to_string())?;
     let folder = options.keep.as_deref().unwrap_or(temporary.path());
-    let config = match &options.config {
-        Some(path) => std::fs::read_to_string(path).map_err(|e| e.to_string())?,
-        None => FRAUD.to_owned(),
-    };
-    let model = folder.join("model");
-    write_model(&model)?;
-    let config = config.replace("MODEL", &model.to_string_lossy());
+    let TestConfig {
+        text: config,
+        rule,
+        is_keyed,
+    } = TestConfig::read(options.config.as_deref(), folder)?;
     let milena = Milena::prepare("checkpoint_interval_ms = 300", &config);
     let mut test = Test {
         options,
+        rule,
         config: milena.config().to_owned(),
         milena,
         load: None,
@@ -142,7 +141,8 @@ pub fn run(options: &Options) -> Result<Figures, String> {
         seed,
         ..
     } = *options;
-    test.load = Some(Load::start(&test.milena, transactions, customers, seed));
+    let load = Load::start(&test.milena, transactions, customers, is_keyed, seed);
+    test.load = Some(load);
     for round in 1..=options.rounds {
         test.round(round)
             .map_err(|fault| format!("round {round}: {fault}\n{}", test.milena.log()))?;
@@ -153,6 +153,63 @@ pub fn run(options: &Options) -> Result<Figures, String> {
     test.finish(folder, began)
         .map_err(|fault| format!("{fault}\n{}", test.milena.log()))?;
     Ok(test.figures)
+}
+
+/// A config that says nothing of `[broker]` and `[http]`, and has `MAX_BYTES` where state may take so much.
+struct TestConfig {
+    text: String,
+    rule: Rule,
+    /// It brings the records of a customer together; otherwise their keys have to be customers.
+    is_keyed: bool,
+}
+
+/// What alerts are of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rule {
+    /// Not looked at.
+    Any,
+    /// That of `fraud.toml`.
+    Linear,
+    /// That of the fraud example.
+    Score,
+}
+
+impl TestConfig {
+    /// Of a file; it is one of the examples where its model is beside it, or else has the same topics and model as
+    /// `fraud.toml`, with `MODEL` for the latter. A field of the template is `$f`.
+    fn read(path: Option<&Path>, folder: &Path) -> Result<Self, String> {
+        let text = match path {
+            Some(path) => std::fs::read_to_string(path).map_err(|e| e.to_string())?,
+            None => FRAUD.to_owned(),
+        };
+        let beside = path
+            .and_then(Path::parent)
+            .map(|parent| parent.join("model"));
+        if let Some(model) = beside.filter(|model| model.is_dir()) {
+            return Self::of_example(&text, &model);
+        }
+        let model = folder.join("model");
+        write_model(&model)?;
+        Ok(Self {
+            text: text.replace("MODEL", &model.to_string_lossy()),
+            rule: path.map_or(Rule::Linear, |_| Rule::Any),
+            is_keyed: true,
+        })
+    }
+
+    fn of_example(text: &str, model: &Path) -> Result<Self, String> {
+        let mut config: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
+        config.remove("broker");
+        config["model"][0]["source"] = model.to_string_lossy().into_owned().into();
+        let topic = &mut config["model_topic"][0];
+        topic["state"]["max_bytes"] = "MAX_BYTES".into();
+        let is_keyed = topic.get("key").is_some();
+        Ok(Self {
+            text: toml::to_string(&config).map_err(|e| e.to_string())?,
+            rule: Rule::Score,
+            is_keyed,
+        })
+    }
 }
 
 fn write_model(folder: &Path) -> Result<(), String> {
@@ -244,9 +301,8 @@ impl Test<'_> {
         self.until_scored(self.options.transactions)?;
         self.figures.load = began.elapsed();
         self.outputs.read(&self.milena)?;
-        let has_rule = self.options.config.is_none();
-        let alerts = dump::write(&self.milena, &self.outputs, folder, has_rule)?;
-        if has_rule {
+        let alerts = dump::write(&self.milena, &self.outputs, folder, self.rule)?;
+        if self.rule != Rule::Any {
             self.figures.alerts = dump::check_alerts(&self.milena, alerts)?;
         }
         let letters: i64 = self.milena.ends(&format!("{SCORED}.dlq")).values().sum();

@@ -108,7 +108,7 @@ impl std::fmt::Display for Figures {
 
 /// Runs `rounds` rounds; what is drawn is drawn from `seed`, when it happens is the machine's matter.
 pub fn run(rounds: u64, seed: u64, verbose: bool) -> Result<Figures, String> {
-    let model = crate::repository().join("config/fraud/model");
+    let model = crate::repository().join("tests/models/fraud_by_row");
     let mut config = String::new();
     for Plan {
         name, partitions, ..

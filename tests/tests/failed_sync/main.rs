@@ -74,7 +74,7 @@ fn a_failed_sync_makes_one_partition_read_only_until_a_restart() {
     let tools = tempfile::tempdir().expect("a folder");
     let control = tools.path().join("control");
     let library = library(tools.path());
-    let model = tests::repository().join("config/fraud/model");
+    let model = tests::repository().join("tests/models/fraud_by_row");
     let mut milena = Milena::prepare(
         "checkpoint_interval_ms = 100",
         &format!(
