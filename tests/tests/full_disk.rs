@@ -73,7 +73,7 @@ fn scored(n: u64) -> String {
     if n.is_multiple_of(BAD_EVERY) {
         return format!("no transaction {n}");
     }
-    let mut transaction = transaction(1, n, FRAUD_RATE, 1_700_000_000_000).transaction;
+    let mut transaction = transaction(1, n, FRAUD_RATE).transaction;
     transaction.tx_id = n.to_string();
     serde_json::to_string(&transaction).expect("JSON")
 }

@@ -53,7 +53,7 @@ fn id_of(payload: &[u8]) -> u64 {
 
 /// A transaction as the fraud model reads it.
 fn payload(id: u64) -> String {
-    let mut transaction = transaction(1, id, FRAUD_RATE, 1_700_000_000_000).transaction;
+    let mut transaction = transaction(1, id, FRAUD_RATE).transaction;
     transaction.tx_id = id.to_string();
     serde_json::to_string(&transaction).expect("JSON")
 }

@@ -82,7 +82,7 @@ pub(super) fn id_of(payload: &[u8]) -> Option<u64> {
 
 fn payload(topic: usize, id: u64, random: &mut Random) -> String {
     if TOPICS[topic].scored {
-        let mut transaction = transaction(1, id, FRAUD_RATE, 1_700_000_000_000).transaction;
+        let mut transaction = transaction(1, id, FRAUD_RATE).transaction;
         transaction.tx_id = id.to_string();
         return serde_json::to_string(&transaction).expect("JSON");
     }

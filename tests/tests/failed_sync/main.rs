@@ -56,7 +56,7 @@ impl Load {
 }
 
 fn scored(id: u64) -> String {
-    let mut transaction = transaction(1, id, FRAUD_RATE, 1_700_000_000_000).transaction;
+    let mut transaction = transaction(1, id, FRAUD_RATE).transaction;
     transaction.tx_id = id.to_string();
     serde_json::to_string(&transaction).expect("JSON")
 }
