@@ -51,8 +51,8 @@ pub struct TaskState {
     /// Where the next look for room, and the next for keys to forget, begin.
     hand: usize,
     sweep: usize,
-    /// The key on the disk after which the next look for keys to forget goes on.
-    sweep_disk: Vec<u8>,
+    /// The key on the disk after which the next look for keys to forget goes on; from the first without one.
+    sweep_disk: Option<Vec<u8>>,
     buffer: BytesMut,
 }
 
@@ -70,7 +70,7 @@ impl TaskState {
             committed: 0,
             hand: 0,
             sweep: 0,
-            sweep_disk: Vec::new(),
+            sweep_disk: None,
             buffer: BytesMut::new(),
         }
     }
@@ -228,10 +228,10 @@ impl TaskState {
         let Some(spill) = spill else {
             return Ok(());
         };
-        let found = spill.after(self.task, &self.sweep_disk, looks)?;
+        let found = spill.after(self.task, self.sweep_disk.as_deref(), looks)?;
         self.sweep_disk = match found.last() {
-            Some((key, _)) if found.len() == looks => key.clone(),
-            _ => Vec::new(),
+            Some((key, _)) if found.len() == looks => Some(key.clone()),
+            _ => None,
         };
         for (key, cells) in found {
             if !self.keys.contains_key(key.as_slice()) && is_over(&cells) {
