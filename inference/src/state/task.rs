@@ -196,13 +196,13 @@ impl TaskState {
         let is_over = |cells: &Cells| {
             let ends = |cell: crate::feature::cells::Cell<'_>| {
                 let pane = panes.iter().find(|pane| pane.id == cell.pane);
-                pane.map_or(i64::MIN, |pane| pane.ends_ms(cell, ttl_ms, update_ms))
+                pane.map_or(i128::MIN, |pane| pane.ends_ms(cell, ttl_ms, update_ms))
             };
             cells
                 .iter()
                 .map(ends)
                 .max()
-                .is_some_and(|end| end <= stream_ms)
+                .is_some_and(|end| end <= i128::from(stream_ms))
         };
         for _ in 0..looks.min(self.keys.len()) {
             if self.sweep >= self.keys.len() {
