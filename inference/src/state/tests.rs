@@ -47,6 +47,9 @@ fn store(panes: &[Pane], max_bytes: u64, folder: Option<&Path>) -> Store {
     Store::new(definition, idle_timeout, max_bytes, folder)
 }
 
+/// Of a key, by pane and slice.
+type Values = BTreeMap<(u32, i64), Vec<u8>>;
+
 /// A store with its changelog, as far as that is committed.
 struct Kept {
     store: Store,
@@ -102,8 +105,8 @@ impl Kept {
         self.store.fit().unwrap();
     }
 
-    /// Of each key that has any: pane, slice and value.
-    fn all(&mut self, keys: &[Vec<u8>]) -> BTreeMap<Vec<u8>, BTreeMap<(u32, i64), Vec<u8>>> {
+    /// Of each key that has any.
+    fn all(&mut self, keys: &[Vec<u8>]) -> BTreeMap<Vec<u8>, Values> {
         let (state, spill) = self.store.look(TASK).unwrap();
         let mut all = BTreeMap::new();
         for key in keys {
