@@ -15,6 +15,8 @@ pub mod engine;
 pub mod expression;
 pub mod feature;
 pub mod model;
+#[cfg(test)]
+mod random;
 pub mod spec;
 pub mod state;
 pub mod stream_log;

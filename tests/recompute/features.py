@@ -227,8 +227,12 @@ class Pane:
 
     def see(self, key, record, time, clock):
         value = True if self.path is None else at(record, self.path)
-        if self.wants.numbers or isinstance(value, (bool, int)):
+        if self.wants.numbers:
+            if self.wants.different and isinstance(value, int) and float(value) != value:
+                raise Refused(f"{value} is no double, and is both added up and told apart at {self.path}")
             value = None if value is None else number_of(value, None)
+        elif isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+            value = float(value)
         elif self.wants.different and isinstance(value, (list, dict)):
             raise Refused(f"what is counted as different at {self.path} has parts")
         self.value = value

@@ -119,6 +119,14 @@ class Values(unittest.TestCase):
             amounts((0, 9), (4, 2), (5, 3), (5, None), (6, 1)),
             {"most": [9, 9, 3, 3, 3], "r": [0, 0.5, 2, 0, 2], "l": [-1, 9, 2, 3, 3]})
 
+    def test_whole_numbers_that_no_double_is(self):
+        big = 1 << 53
+        apart = ['name = "d"\nagg = "distinct"\npath = "$.x"']
+        self.holds(apart, amounts((0, big), (1, big + 1), (2, big), (3, float(big)), (4, big + 2)), {"d": [1, 2, 2, 2, 3]})
+        summed = apart + ['name = "sum"\nagg = "sum"\npath = "$.x"']
+        code, text = told(summed, amounts((0, big + 1)), [{"d": 1, "sum": big}])
+        self.assertEqual(code, 2, text)
+
     def test_before(self):
         self.holds(
             ['name = "l"\nagg = "last"\npath = "$.x"\ndefault = -1', 'name = "d"\nagg = "delta"\npath = "$.x"',

@@ -9,15 +9,15 @@
 //! sketches, each with its length `u32`.
 
 use bytes::{Buf, BufMut};
-use datasketches::hll::{HllSketch, HllType, HllUnion};
-use sketches_ddsketch::{Config, DDSketch};
-use std::sync::OnceLock;
+use datasketches::hll::HllSketch;
+use sketches_ddsketch::DDSketch;
 
+use super::sketches::{new_distinct, new_quantiles, read_distinct, read_quantiles, union};
 use crate::spec::Aggregate;
 
-/// Registers of a distinct count, as a power of 2.
-pub const LG_K: u8 = 12;
-/// Relative error of a quantile: that of [`Config::defaults`].
+pub use super::sketches::LG_K;
+
+/// Relative error of a quantile: that of DDSketch's defaults.
 pub const QUANTILE_ERROR: f64 = 0.01;
 
 /// What an accumulator keeps beside count and last time.
@@ -79,10 +79,32 @@ pub enum Value<'a> {
     Record,
     /// A number.
     Number(f64),
+    /// A whole number that no f64 is: told apart as it is, and a rounded number to all else.
+    Integer(i64),
     /// A text, for distinct counts.
     Text(&'a str),
     /// What a text or number is told apart by, for distinct counts.
     Hash(u64),
+}
+
+impl Value<'_> {
+    /// A whole number.
+    pub fn of_integer(number: i64) -> Self {
+        let rounded = number as f64;
+        match rounded as i128 == i128::from(number) {
+            true => Self::Number(rounded),
+            false => Self::Integer(number),
+        }
+    }
+
+    /// The number that it is, if it is one.
+    pub fn number(self) -> Option<f64> {
+        match self {
+            Self::Number(number) => Some(number),
+            Self::Integer(number) => Some(number as f64),
+            Self::Record | Self::Text(_) | Self::Hash(_) => None,
+        }
+    }
 }
 
 /// What is known of some records.
@@ -140,19 +162,20 @@ impl Accumulator {
 
     /// Adds a record.
     pub fn add(&mut self, time_ms: i64, value: Value<'_>) {
-        self.count += 1;
+        self.count = self.count.saturating_add(1);
         let is_last = time_ms >= self.last_ms;
         self.last_ms = self.last_ms.max(time_ms);
         if self.parts.has(Parts::DISTINCT) {
             let sketch = self.distinct.get_or_insert_with(new_distinct);
             match value {
                 Value::Number(number) => sketch.update(hash_of_number(number)),
+                Value::Integer(number) => sketch.update(super::hash::of_text(&number.to_string())),
                 Value::Text(text) => sketch.update(text),
                 Value::Hash(hash) => sketch.update(hash),
                 Value::Record => {}
             }
         }
-        let Value::Number(number) = value else {
+        let Some(number) = value.number() else {
             return;
         };
         self.sum += number;
@@ -176,14 +199,21 @@ impl Accumulator {
         if other.count == 0 {
             return;
         }
+        if self.count == 0 {
+            // As it is: what is computed from nothing overflows where it would not have to.
+            let parts = self.parts;
+            *self = other.clone();
+            self.parts = parts;
+            return;
+        }
         let (own, others) = (self.count as f64, other.count as f64);
         if self.parts.has(Parts::MOMENTS) {
             let deviation = other.mean - self.mean;
             let all = own + others;
-            self.mean += deviation * others / all;
-            self.squares += other.squares + deviation * deviation * own * others / all;
+            self.mean += deviation * (others / all);
+            self.squares += other.squares + deviation * deviation * (own * (others / all));
         }
-        self.count += other.count;
+        self.count = self.count.saturating_add(other.count);
         self.sum += other.sum;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
@@ -281,15 +311,13 @@ impl Accumulator {
         if parts.has(Parts::DISTINCT) {
             let sketch = get_sketch(&mut from).ok_or_else(|| failed("no sketch".to_owned()))?;
             if !sketch.is_empty() {
-                let sketch = HllSketch::deserialize(sketch);
-                all.distinct = Some(sketch.map_err(|error| failed(error.to_string()))?);
+                all.distinct = Some(read_distinct(sketch).map_err(failed)?);
             }
         }
         if parts.has(Parts::QUANTILES) {
             let sketch = get_sketch(&mut from).ok_or_else(|| failed("no sketch".to_owned()))?;
             if !sketch.is_empty() {
-                let sketch = DDSketch::from_java_bytes(sketch);
-                all.quantiles = Some(sketch.map_err(|error| failed(format!("{error:?}")))?);
+                all.quantiles = Some(read_quantiles(sketch).map_err(failed)?);
             }
         }
         match from.is_empty() {
@@ -305,28 +333,6 @@ pub(super) fn hash_of_number(number: f64) -> u64 {
     number.to_bits()
 }
 
-fn new_distinct() -> HllSketch {
-    // LG_K is in the range that it can refuse.
-    HllSketch::new(LG_K, HllType::Hll8).unwrap_or_else(|_| unreachable!("LG_K is valid"))
-}
-
-fn union(one: &HllSketch, other: &HllSketch) -> HllSketch {
-    let mut union = HllUnion::new(LG_K).unwrap_or_else(|_| unreachable!("LG_K is valid"));
-    union.update(one);
-    union.update(other);
-    union.to_sketch(HllType::Hll8)
-}
-
-/// With the configuration that one has which was written and read: only such can be merged.
-fn new_quantiles() -> DDSketch {
-    static EMPTY: OnceLock<DDSketch> = OnceLock::new();
-    let empty = EMPTY.get_or_init(|| {
-        let new = DDSketch::new(Config::defaults());
-        DDSketch::from_java_bytes(&new.to_java_bytes()).unwrap_or(new)
-    });
-    empty.clone()
-}
-
 fn put_sketch(sketch: Option<Vec<u8>>, out: &mut Vec<u8>) {
     let sketch = sketch.unwrap_or_default();
     out.put_u32(sketch.len() as u32);
@@ -339,3 +345,6 @@ fn get_sketch<'a>(from: &mut &'a [u8]) -> Option<&'a [u8]> {
     *from = rest;
     Some(sketch)
 }
+
+#[cfg(test)]
+mod tests;

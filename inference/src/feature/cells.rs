@@ -127,3 +127,64 @@ fn first(bytes: &[u8]) -> Option<(Cell<'_>, &[u8])> {
     };
     Some((cell, rest))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::random::Random;
+
+    fn sorted(cells: &Cells) -> BTreeMap<(u32, i64), Vec<u8>> {
+        let all = cells.iter();
+        all.map(|cell| ((cell.pane, cell.slice), cell.value.to_vec()))
+            .collect()
+    }
+
+    #[test]
+    fn cells_hold_what_a_map_would() {
+        let mut random = Random(1);
+        for _ in 0..200 {
+            let (mut cells, mut map) = (Cells::default(), BTreeMap::new());
+            for _ in 0..60 {
+                let pane = *random.one_of(&[1, 2, u32::MAX]);
+                let slice = *random.one_of(&[i64::MIN, -1, 0, 1, 2, i64::MAX]);
+                if random.below(3) == 0 {
+                    let was_there = map.remove(&(pane, slice)).is_some();
+                    assert_eq!(cells.remove(pane, slice), was_there);
+                } else {
+                    let value = vec![random.next() as u8; random.below(5)];
+                    cells.set(pane, slice, &value);
+                    map.insert((pane, slice), value);
+                }
+                let found = map.get(&(pane, slice)).map(Vec::as_slice);
+                assert_eq!(cells.get(pane, slice), found);
+                assert_eq!(
+                    cells.of(pane).count(),
+                    map.range((pane, i64::MIN)..=(pane, i64::MAX)).count()
+                );
+                assert_eq!(cells.is_empty(), map.is_empty());
+            }
+            assert_eq!(sorted(&cells), map);
+            let read = Cells::from_bytes(cells.as_bytes().to_vec());
+            assert_eq!(read.as_ref(), Some(&cells));
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_not_whole_cells_are_refused() {
+        let mut cells = Cells::default();
+        let mut ends = vec![0];
+        for value in [&b"abc"[..], b"", b"defgh"] {
+            cells.set(7, ends.len() as i64, value);
+            ends.push(cells.as_bytes().len());
+        }
+        for length in 0..=cells.as_bytes().len() {
+            let read = Cells::from_bytes(cells.as_bytes()[..length].to_vec());
+            assert_eq!(read.is_some(), ends.contains(&length), "{length} bytes");
+        }
+        let mut claims_more = cells.as_bytes().to_vec();
+        claims_more[12..16].fill(0xff);
+        assert_eq!(Cells::from_bytes(claims_more), None);
+    }
+}

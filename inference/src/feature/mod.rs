@@ -9,6 +9,7 @@ pub mod hash;
 pub mod pane;
 mod path;
 pub mod plan;
+mod sketches;
 pub mod window;
 
 pub use path::{JsonPath, MAX_STEPS, PathError, Step};

@@ -5,7 +5,7 @@
 //! | tumbling, sliding | the time divided by the slice's length | an [`Accumulator`] |
 //! | session | the session's start, ms | its end, ms `i64`, and an [`Accumulator`] |
 //! | by count | -1 | how many there were `u64`, the last time, ms `i64` |
-//! | by count | its number among the last | time, ms `i64`; what it is: `u8`; a number's or a hash's bits `u64` |
+//! | by count | its number among the last | time, ms `i64`; what it is: `u8`; its bits, or its hash's, `u64` |
 //! | all | 0 | an [`Accumulator`] |
 
 use bytes::{Buf, BufMut};
@@ -62,10 +62,7 @@ impl Held {
         match aggregate {
             Aggregate::Last => before?.value(Aggregate::Last, 0.0),
             Aggregate::Delta => Some(value? - before?.value(Aggregate::Last, 0.0)?),
-            Aggregate::TimeSinceLast => {
-                let passed = self.time_ms.saturating_sub(before?.last_ms);
-                Some(passed.max(0) as f64 / 1000.0)
-            }
+            Aggregate::TimeSinceLast => Some(seconds(before?.last_ms, self.time_ms).max(0.0)),
             aggregate => self.after.value(aggregate, self.seconds),
         }
     }
@@ -88,14 +85,14 @@ impl Pane {
             Window::Sliced {
                 slice_ms, grace_ms, ..
             } => {
-                let end = (Window::slice_of(slice_ms, time_ms) + 1).saturating_mul(slice_ms);
-                end.saturating_add(grace_ms) <= stream_ms
+                let end = Window::start_of(slice_ms, Window::slice_of(slice_ms, time_ms), 1);
+                end + i128::from(grace_ms) <= i128::from(stream_ms)
             }
             Window::Session { gap_ms, grace_ms } => {
                 let end = self
                     .overlapping(cells, moment, gap_ms, grace_ms)
                     .fold(time_ms, |end, (_, cell_end, _)| end.max(cell_end));
-                end.saturating_add(gap_ms).saturating_add(grace_ms) < stream_ms
+                sum([end, gap_ms, grace_ms]) < i128::from(stream_ms)
             }
             Window::Count { .. } | Window::All => false,
         }
@@ -118,12 +115,11 @@ impl Pane {
                 grace_ms,
             } => {
                 let slice = Window::slice_of(slice_ms, moment.time_ms);
-                let open_until = (slice + slices)
-                    .saturating_mul(slice_ms)
-                    .saturating_add(grace_ms);
-                let takes = open_until.saturating_add(moment.update_ms) > moment.stream_ms;
+                let open_until =
+                    Window::start_of(slice_ms, slice, slices) + sum([grace_ms, moment.update_ms]);
+                let takes = open_until > i128::from(moment.stream_ms);
                 let seconds = (slices * slice_ms) as f64 / 1000.0;
-                let earlier = self.merged(cells, slice - slices + 1..slice);
+                let earlier = self.merged(cells, slice.saturating_sub(slices - 1)..slice);
                 let own = self.accumulator(cells.get(self.id, slice));
                 self.add(
                     cells,
@@ -158,28 +154,22 @@ impl Pane {
         self.observe(&mut cells, now, None, &mut Vec::new())
     }
 
-    /// When the last of a cell's windows closes, or its key is forgotten.
-    pub fn ends_ms(&self, cell: Cell<'_>, ttl_ms: i64, update_ms: i64) -> i64 {
+    /// When the last of a cell's windows closes, or its key is forgotten: a time that may be beyond all that records can have.
+    pub fn ends_ms(&self, cell: Cell<'_>, ttl_ms: i64, update_ms: i64) -> i128 {
         match self.window {
             Window::Sliced {
                 slice_ms,
                 slices,
                 grace_ms,
-            } => (cell.slice.saturating_add(slices))
-                .saturating_mul(slice_ms)
-                .saturating_add(grace_ms)
-                .saturating_add(update_ms),
-            Window::Session { gap_ms, grace_ms } => session_end(cell)
-                .saturating_add(gap_ms)
-                .saturating_add(grace_ms)
-                .saturating_add(update_ms),
-            // Both have the last time in the same place.
-            Window::All => last_ms(cell.value).saturating_add(ttl_ms),
-            // The others go with the one that counts.
-            Window::Count { .. } if cell.slice == COUNT_CELL => {
-                last_ms(cell.value).saturating_add(ttl_ms)
+            } => Window::start_of(slice_ms, cell.slice, slices) + sum([grace_ms, update_ms]),
+            Window::Session { gap_ms, grace_ms } => {
+                sum([session_end(cell), gap_ms, grace_ms, update_ms])
             }
-            Window::Count { .. } => i64::MIN,
+            // Both have the last time in the same place.
+            Window::All => sum([last_ms(cell.value), ttl_ms]),
+            // The others go with the one that counts.
+            Window::Count { .. } if cell.slice == COUNT_CELL => sum([last_ms(cell.value), ttl_ms]),
+            Window::Count { .. } => i128::MIN,
         }
     }
 
@@ -193,7 +183,8 @@ impl Pane {
             Window::Session { .. } => moment.before_ms,
             _ => moment.stream_ms,
         };
-        let is_over = |cell: Cell<'_>| self.ends_ms(cell, ttl_ms, update_ms) <= stream_ms;
+        let is_over =
+            |cell: Cell<'_>| self.ends_ms(cell, ttl_ms, update_ms) <= i128::from(stream_ms);
         let mut over: Vec<i64> = Vec::new();
         match self.window {
             Window::Count { .. } => {
@@ -269,29 +260,28 @@ impl Pane {
         for session in &found {
             own.merge(&session.held);
         }
-        let start = found
-            .iter()
-            .fold(time_ms, |start, session| start.min(session.start));
-        let end = found
-            .iter()
-            .fold(time_ms, |end, session| end.max(session.end));
+        let start = found.iter().map(|session| session.start).min();
+        let end = found.iter().map(|session| session.end).max();
+        // Those that it only looks at stay as long as they are.
+        let mut span = start.zip(end);
+        let with = span.map_or((time_ms, time_ms), |(start, end)| {
+            (start.min(time_ms), end.max(time_ms))
+        });
         let before = self.needs_before.then(|| own.clone());
-        let open_until = end
-            .saturating_add(gap_ms)
-            .saturating_add(grace_ms)
-            .saturating_add(moment.update_ms);
-        if let Some(value) = value.filter(|_| open_until >= moment.stream_ms) {
+        let open_until = sum([with.1, gap_ms, grace_ms, moment.update_ms]);
+        if let Some(value) = value.filter(|_| open_until >= i128::from(moment.stream_ms)) {
             own.add(time_ms, value);
-            for session in found.iter().filter(|session| session.start != start) {
+            for session in found.iter().filter(|session| session.start != with.0) {
                 cells.remove(self.id, session.start);
                 touched.push(session.start);
             }
-            self.put(cells, start, Some(end), &own, touched);
+            self.put(cells, with.0, Some(with.1), &own, touched);
+            span = Some(with);
         }
         Held {
             before,
             after: own,
-            seconds: (end - start) as f64 / 1000.0,
+            seconds: span.map_or(0.0, |(start, end)| seconds(start, end)),
             time_ms,
         }
     }
@@ -305,7 +295,7 @@ impl Pane {
         touched: &mut Vec<i64>,
     ) -> Held {
         let count = cells.get(self.id, COUNT_CELL);
-        let mut there = count.map_or(0, |mut count| count.try_get_i64().unwrap_or(0));
+        let mut there = count.map_or(0, |mut count| count.try_get_i64().unwrap_or(0).max(0));
         let mut last = count.map_or(i64::MIN, last_ms);
         let gone = (there - records).max(0);
         let mut before = None;
@@ -354,7 +344,10 @@ impl Pane {
                 all.add(time_ms, value);
             }
         }
-        let seconds = all.last_ms.saturating_sub(first).max(0) as f64 / 1000.0;
+        let seconds = match all.count {
+            0 => 0.0,
+            _ => seconds(first, all.last_ms),
+        };
         (all, seconds)
     }
 
@@ -371,10 +364,9 @@ impl Pane {
             time_ms.saturating_sub(gap_ms),
             time_ms.saturating_add(gap_ms),
         );
-        let kept_ms = gap_ms.saturating_add(grace_ms).saturating_add(update_ms);
         cells.of(self.id).filter_map(move |cell| {
             let end = session_end(cell);
-            let is_open = end.saturating_add(kept_ms) > moment.before_ms;
+            let is_open = sum([end, gap_ms, grace_ms, update_ms]) > i128::from(moment.before_ms);
             let overlaps = is_open && end >= from && cell.slice <= to;
             overlaps.then(|| (cell.slice, end, cell.value.get(8..).unwrap_or_default()))
         })
@@ -424,6 +416,16 @@ impl Pane {
     }
 }
 
+/// Times are any `i64`, and so what is computed of them is not.
+fn sum<const N: usize>(ms: [i64; N]) -> i128 {
+    ms.into_iter().map(i128::from).sum()
+}
+
+/// From one time to another.
+fn seconds(from_ms: i64, to_ms: i64) -> f64 {
+    (i128::from(to_ms) - i128::from(from_ms)) as f64 / 1000.0
+}
+
 fn session_end(cell: Cell<'_>) -> i64 {
     let mut value = cell.value;
     value.try_get_i64().unwrap_or(cell.slice)
@@ -438,11 +440,13 @@ fn last_ms(bytes: &[u8]) -> i64 {
 const RECORD: u8 = 0;
 const NUMBER: u8 = 1;
 const HASH: u8 = 2;
+const INTEGER: u8 = 3;
 
 fn put_value(time_ms: i64, value: Value<'_>, out: &mut Vec<u8>) {
     let (kind, bits) = match value {
         Value::Record => (RECORD, 0),
         Value::Number(number) => (NUMBER, number.to_bits()),
+        Value::Integer(number) => (INTEGER, number as u64),
         Value::Text(text) => (HASH, super::hash::of_text(text)),
         Value::Hash(hash) => (HASH, hash),
     };
@@ -458,7 +462,12 @@ fn get_value(mut bytes: &[u8]) -> Option<(i64, Value<'static>)> {
     let value = match kind {
         RECORD => Value::Record,
         NUMBER => Value::Number(f64::from_bits(bits)),
-        _ => Value::Hash(bits),
+        HASH => Value::Hash(bits),
+        INTEGER => Value::Integer(bits as i64),
+        _ => return None,
     };
     Some((time_ms, value))
 }
+
+#[cfg(test)]
+mod tests;

@@ -292,7 +292,7 @@ fn aggregated<'f>(pane: &PaneUse, field: &'f Field<'_>) -> Result<Option<Value<'
     let numbers = pane.pane.parts.need_numbers();
     Ok(Some(match field {
         Field::Absent | Field::Null => return Ok(None),
-        Field::Integer(number) => Value::Number(*number as f64),
+        Field::Integer(number) => Value::of_integer(*number),
         Field::Number(number) => Value::Number(*number),
         Field::Bool(bool) => Value::Number(f64::from(u8::from(*bool))),
         Field::Text(text) if !numbers => Value::Text(text),

@@ -125,6 +125,11 @@ impl Window {
     pub fn slice_of(slice_ms: i64, time_ms: i64) -> i64 {
         time_ms.div_euclid(slice_ms)
     }
+
+    /// When the slice begins that comes so many after one.
+    pub(super) fn start_of(slice_ms: i64, slice: i64, after: i64) -> i128 {
+        (i128::from(slice) + i128::from(after)) * i128::from(slice_ms)
+    }
 }
 
 /// Slices of a sliding window that does not say.

@@ -276,3 +276,6 @@ fn split_key(key: &[u8]) -> Option<(u32, i64, &[u8])> {
     let (slice, key) = rest.split_first_chunk()?;
     Some((u32::from_be_bytes(*pane), i64::from_be_bytes(*slice), key))
 }
+
+#[cfg(test)]
+mod tests;

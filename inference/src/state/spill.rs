@@ -118,15 +118,16 @@ impl Spill {
         found.map(|bytes| self.cells(&bytes)).transpose()
     }
 
-    /// The next keys after one, so many.
+    /// The next keys after one, or the first, so many. The first may be the empty key.
     pub(super) fn after(
         &self,
         task: Task,
-        key: &[u8],
+        key: Option<&[u8]>,
         most: usize,
     ) -> Result<Vec<(Vec<u8>, Cells)>, StateError> {
         use std::ops::Bound;
-        let from = (Bound::Excluded(stored(key)), Bound::Unbounded);
+        let after = key.map_or(Bound::Unbounded, |key| Bound::Excluded(stored(key)));
+        let from = (after, Bound::Unbounded);
         let found = self.keys(task)?.range::<Vec<u8>, _>(from).take(most);
         found
             .map(|entry| {

@@ -51,8 +51,8 @@ pub struct TaskState {
     /// Where the next look for room, and the next for keys to forget, begin.
     hand: usize,
     sweep: usize,
-    /// The key on the disk after which the next look for keys to forget goes on.
-    sweep_disk: Vec<u8>,
+    /// The key on the disk after which the next look for keys to forget goes on; from the first without one.
+    sweep_disk: Option<Vec<u8>>,
     buffer: BytesMut,
 }
 
@@ -70,7 +70,7 @@ impl TaskState {
             committed: 0,
             hand: 0,
             sweep: 0,
-            sweep_disk: Vec::new(),
+            sweep_disk: None,
             buffer: BytesMut::new(),
         }
     }
@@ -196,13 +196,13 @@ impl TaskState {
         let is_over = |cells: &Cells| {
             let ends = |cell: crate::feature::cells::Cell<'_>| {
                 let pane = panes.iter().find(|pane| pane.id == cell.pane);
-                pane.map_or(i64::MIN, |pane| pane.ends_ms(cell, ttl_ms, update_ms))
+                pane.map_or(i128::MIN, |pane| pane.ends_ms(cell, ttl_ms, update_ms))
             };
             cells
                 .iter()
                 .map(ends)
                 .max()
-                .is_some_and(|end| end <= stream_ms)
+                .is_some_and(|end| end <= i128::from(stream_ms))
         };
         for _ in 0..looks.min(self.keys.len()) {
             if self.sweep >= self.keys.len() {
@@ -228,10 +228,10 @@ impl TaskState {
         let Some(spill) = spill else {
             return Ok(());
         };
-        let found = spill.after(self.task, &self.sweep_disk, looks)?;
+        let found = spill.after(self.task, self.sweep_disk.as_deref(), looks)?;
         self.sweep_disk = match found.last() {
-            Some((key, _)) if found.len() == looks => key.clone(),
-            _ => Vec::new(),
+            Some((key, _)) if found.len() == looks => Some(key.clone()),
+            _ => None,
         };
         for (key, cells) in found {
             if !self.keys.contains_key(key.as_slice()) && is_over(&cells) {

@@ -237,6 +237,24 @@ async fn null_keys_are_dead_letters_and_null_values_pass() {
 }
 
 #[tokio::test]
+async fn whole_numbers_that_no_double_is_are_counted_apart() {
+    let world = World::new(1);
+    let running = world.start(
+        "output = { template = { v = '$f.ids' } }
+         feature = [{ name = 'ids', agg = 'distinct', path = '$.id' }]",
+    );
+    let big = 1i64 << 53;
+    world.append(
+        [big, big + 1, big, big + 2]
+            .map(|id| payment(id, 1, "a", 1.0))
+            .to_vec(),
+    );
+    let outputs = world.outputs(0, 4).await;
+    assert_eq!(outputs, [1.0, 2.0, 2.0, 3.0].map(|ids| json!({"v": ids})));
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn tables_are_caught_up_with_and_followed() {
     let world = World::new(1);
     let table = |key: &str, value: Option<&str>| {

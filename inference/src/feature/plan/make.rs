@@ -163,10 +163,7 @@ impl Plan {
         match feature.kind {
             Kind::Field(slot) => field(slot).clone(),
             Kind::Aggregate(pane, aggregate) => {
-                let own = match values.get(pane) {
-                    Some(Some(Value::Number(number))) => Some(*number),
-                    _ => None,
-                };
+                let own = values.get(pane).and_then(|value| value.as_ref()?.number());
                 let held = held.get(pane);
                 let value = held.and_then(|held| held.value(aggregate, own));
                 value.map_or(Field::Absent, Field::Number)
