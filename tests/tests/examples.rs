@@ -45,12 +45,16 @@ impl Example {
         records
     }
 
-    /// Serves it, produces its records, and gives the values of what comes out by key.
-    fn run(&self, input: &str, output: &str) -> BTreeMap<String, Value> {
+    /// Serves it, produces records, and gives the values of what comes out by key.
+    fn run(
+        &self,
+        input: &str,
+        output: &str,
+        records: &BTreeMap<&str, &str>,
+    ) -> BTreeMap<String, Value> {
         let milena = Milena::start(&self.config);
         let producer: BaseProducer = milena.client_with(&[("acks", "all")]);
-        let records = self.records();
-        for (key, value) in &records {
+        for (key, value) in records {
             let record = BaseRecord::to(input).key(*key).payload(*value);
             producer.send(record).map_err(|(e, _)| e).expect("queued");
         }
@@ -74,7 +78,7 @@ impl Example {
 fn sentiments_are_those_of_the_readme() {
     let model = repository().join("config/examples/sentiment/model");
     let example = Example::read("sentiment", model.to_str().expect("UTF-8"));
-    let outputs = example.run("reviews", "reviews.sentiment");
+    let outputs = example.run("reviews", "reviews.sentiment", &example.records());
     let said: BTreeMap<&str, Value> = example
         .readme
         .lines()
@@ -95,11 +99,40 @@ fn sentiments_are_those_of_the_readme() {
 }
 
 #[test]
+fn the_transaction_of_the_readme_is_scored_as_it_says() {
+    let model = repository().join("config/examples/fraud/model");
+    let example = Example::read("fraud", model.to_str().expect("UTF-8"));
+    let blocks = example.readme.split("```json\n").skip(1);
+    let blocks: Vec<&str> = blocks
+        .map(|rest| rest.split_once("```").expect("an end").0)
+        .collect();
+    let [transaction, said] = blocks[..] else {
+        panic!("{} blocks of JSON", blocks.len());
+    };
+    let said: Value = serde_json::from_str(said).expect("JSON");
+    let customer = said["customer_id"].as_str().expect("a customer");
+    let outputs = example.run(
+        "transactions",
+        "transactions.scored",
+        &BTreeMap::from([(customer, transaction)]),
+    );
+    let output = &outputs[customer];
+    for field in ["tx_id", "customer_id", "features"] {
+        assert_eq!(output[field], said[field], "{output}");
+    }
+    let score = |of: &Value| of["score"].as_f64().expect("a score");
+    assert!(
+        (score(output) / score(&said) - 1.0).abs() < TOLERANCE,
+        "{output}"
+    );
+}
+
+#[test]
 #[ignore = "MiniLM's weights have to be there: MILENA_MINILM=$(tests/minilm/fetch)"]
 fn the_nearest_tickets_are_those_of_the_readme() {
     let model = std::env::var("MILENA_MINILM").expect("MILENA_MINILM, the folder of the weights");
     let example = Example::read("embeddings", &model);
-    let outputs = example.run("tickets", "tickets.embedded");
+    let outputs = example.run("tickets", "tickets.embedded", &example.records());
     let embeddings: BTreeMap<&str, Vec<f64>> = outputs
         .iter()
         .map(|(key, value)| {

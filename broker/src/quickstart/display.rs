@@ -85,9 +85,14 @@ impl<W: Write> Display<W> {
         writeln!(out, "join in with any Kafka client, such as kcat:")?;
         writeln!(out, "  kcat -b {address} -t {DERIVED} -C -o end")?;
         writeln!(out, "  kcat -b {address} -t {INPUT} -C -o -5 -e")?;
-        let example = serde_json::to_string(&feed::transaction(0).transaction)?;
-        writeln!(out, "  echo '{example}' |")?;
-        writeln!(out, "    kcat -b {address} -t {INPUT} -P")?;
+        // With its customer as the key, and where the feed has that customer's: what is remembered of it is there.
+        let example = feed::transaction(earlier).transaction;
+        let json = serde_json::to_string(&example)?;
+        writeln!(out, "  echo '{}|{json}' |", example.customer_id)?;
+        writeln!(
+            out,
+            "    kcat -b {address} -t {INPUT} -P -K '|' -X topic.partitioner=murmur2_random"
+        )?;
         writeln!(out)?;
         out.flush()
     }

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
+use inference::feature::hash::partition_of;
 use kafka_protocol::records::{
     Compression, NO_PARTITION_LEADER_EPOCH, NO_PRODUCER_EPOCH, NO_PRODUCER_ID, Record,
     RecordBatchEncoder, RecordEncodeOptions, TimestampType,
@@ -173,8 +174,8 @@ fn batches(
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now_ms = now.map_or(0, |now| now.as_millis() as i64);
         let key = Bytes::from(transaction.customer_id.clone());
-        // All transactions of a customer go to one partition, in order.
-        let partition = crc32c::crc32c(&key) as usize % records.len();
+        // Where Java's clients put them, too: all transactions of a customer are in one partition.
+        let partition = partition_of(&key, partitions.max(1)) as usize;
         let value = serde_json::to_vec(&transaction).map_err(QuickstartError::encode)?;
         let position = records[partition].len();
         records[partition].push(record(position, now_ms, key, value.into()));

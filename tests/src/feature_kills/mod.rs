@@ -200,6 +200,10 @@ impl TestConfig {
     fn of_example(text: &str, model: &Path) -> Result<Self, String> {
         let mut config: toml::Table = text.parse().map_err(|e: toml::de::Error| e.to_string())?;
         config.remove("broker");
+        // The config is put elsewhere.
+        let model = model
+            .canonicalize()
+            .map_err(|e| format!("{}: {e}", model.display()))?;
         config["model"][0]["source"] = model.to_string_lossy().into_owned().into();
         let topic = &mut config["model_topic"][0];
         topic["state"]["max_bytes"] = "MAX_BYTES".into();
