@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use inference::feature::Field;
 use inference::feature::cells::Cells;
-use inference::feature::plan::{Lookup, Plan, StreamTime, Tables};
+use inference::feature::plan::{FeatureValue, Lookup, Plan, StreamTime, Tables};
 use inference::model::card::{Card, ModelCard};
 use inference::model::{Input, Rows};
 
@@ -54,8 +54,13 @@ impl RowMaker {
         })
     }
 
-    /// Adds a transaction that comes after those before.
-    pub fn add(&mut self, transaction: &Transaction) -> Result<(), String> {
+    /// The features' names, in order.
+    pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.plan.names()
+    }
+
+    /// Adds a transaction that comes after those before; gives its features.
+    pub fn add(&mut self, transaction: &Transaction) -> Result<Vec<FeatureValue>, String> {
         let json = serde_json::to_vec(transaction).map_err(|error| error.to_string())?;
         let picked = self.plan.pick(0, &json, transaction.ts, &mut self.rows);
         let picked = picked.map_err(|error| error.to_string())?;
@@ -65,17 +70,17 @@ impl RowMaker {
         };
         let customer = self.customers.entry(transaction.customer_id.clone());
         let cells = customer.or_default();
-        self.plan
-            .make(
-                &picked,
-                cells,
-                time,
-                &NoTables,
-                &mut self.rows,
-                &mut Vec::new(),
-            )
-            .map_err(|error| error.to_string())?;
-        Ok(())
+        let mut touched = Vec::new();
+        let made = self.plan.make(
+            &picked,
+            cells,
+            time,
+            &NoTables,
+            &mut self.rows,
+            &mut touched,
+        );
+        made.map(|made| made.features)
+            .map_err(|error| error.to_string())
     }
 
     /// The rows of the transactions since the last call.

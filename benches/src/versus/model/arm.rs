@@ -76,7 +76,8 @@ impl Arm {
 }
 
 impl Engine {
-    fn name(self) -> &'static str {
+    /// As programs are told.
+    pub fn name(self) -> &'static str {
         match self {
             Self::OnnxRuntime => "onnxruntime",
             Self::Torch => "torch",

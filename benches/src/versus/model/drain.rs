@@ -112,14 +112,15 @@ pub fn watch(
     Ok(drained)
 }
 
-fn cpu_seconds(pids: &[u32]) -> anyhow::Result<f64> {
+/// Of all processes together, so far.
+pub fn cpu_seconds(pids: &[u32]) -> anyhow::Result<f64> {
     pids.iter()
         .map(|pid| process::cpu_seconds(*pid).context("the CPU time of a process that serves"))
         .sum()
 }
 
 /// Of all processes together: resident, and their own.
-fn memory(pids: &[u32]) -> anyhow::Result<(u64, u64)> {
+pub fn memory(pids: &[u32]) -> anyhow::Result<(u64, u64)> {
     let mut sum = (0, 0);
     for pid in pids {
         let memory = process::memory(*pid).context("the memory of a process that serves")?;

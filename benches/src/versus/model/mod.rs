@@ -22,6 +22,7 @@ pub mod scenario;
 pub mod scorer;
 pub mod scorer_process;
 pub mod site;
+pub mod stateful;
 pub mod subject;
 pub mod text;
 pub mod workload;
@@ -31,8 +32,10 @@ use scenario::ModelScenario;
 
 /// All of them.
 pub fn scenarios() -> Vec<Box<dyn Scenario>> {
-    let subjects = [mlp::SUBJECT, text::SUBJECT];
-    subjects
-        .map(|subject| Box::new(ModelScenario::new(subject)) as Box<dyn Scenario>)
-        .into()
+    let of = |subject| Box::new(ModelScenario::new(subject)) as Box<dyn Scenario>;
+    vec![
+        of(mlp::SUBJECT),
+        Box::<stateful::Stateful>::default(),
+        of(text::SUBJECT),
+    ]
 }
