@@ -87,6 +87,7 @@ use rhai::{AST, EvalAltResult, ParseErrorType};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use reference::write_json;
 pub use reference::{Reference, Root, Scope};
 pub use template::{Template, TemplateError};
 

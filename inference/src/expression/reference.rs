@@ -64,7 +64,7 @@ pub trait Scope {
 }
 
 /// Appends a value as JSON.
-pub(super) fn write_json(value: &Value, out: &mut BytesMut) {
+pub(crate) fn write_json(value: &Value, out: &mut BytesMut) {
     // Neither a value nor a growing buffer can fail.
     let _ = serde_json::to_writer(out.writer(), value);
 }

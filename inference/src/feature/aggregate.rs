@@ -121,8 +121,9 @@ pub struct Accumulator {
     min: f64,
     max: f64,
     last: f64,
-    distinct: Option<HllSketch>,
-    quantiles: Option<DDSketch>,
+    // Large, and moved about with the rest.
+    distinct: Option<Box<HllSketch>>,
+    quantiles: Option<Box<DDSketch>>,
 }
 
 impl std::fmt::Debug for Accumulator {
@@ -166,7 +167,9 @@ impl Accumulator {
         let is_last = time_ms >= self.last_ms;
         self.last_ms = self.last_ms.max(time_ms);
         if self.parts.has(Parts::DISTINCT) {
-            let sketch = self.distinct.get_or_insert_with(new_distinct);
+            let sketch = self
+                .distinct
+                .get_or_insert_with(|| Box::new(new_distinct()));
             match value {
                 Value::Number(number) => sketch.update(hash_of_number(number)),
                 Value::Integer(number) => sketch.update(super::hash::of_text(&number.to_string())),
@@ -190,7 +193,9 @@ impl Accumulator {
             self.last = number;
         }
         if self.parts.has(Parts::QUANTILES) {
-            self.quantiles.get_or_insert_with(new_quantiles).add(number);
+            self.quantiles
+                .get_or_insert_with(|| Box::new(new_quantiles()))
+                .add(number);
         }
     }
 
@@ -223,7 +228,7 @@ impl Accumulator {
         if let Some(sketch) = &other.distinct {
             self.distinct = Some(match &self.distinct {
                 None => sketch.clone(),
-                Some(own) => union(own, sketch),
+                Some(own) => Box::new(union(own, sketch)),
             });
         }
         if let Some(sketch) = &other.quantiles {
@@ -244,7 +249,7 @@ impl Accumulator {
             Aggregate::Rate if seconds > 0.0 => Some(self.count as f64 / seconds),
             Aggregate::Rate => Some(0.0),
             Aggregate::Distinct => {
-                let estimate = self.distinct.as_ref().map_or(0.0, HllSketch::estimate);
+                let estimate = self.distinct.as_deref().map_or(0.0, HllSketch::estimate);
                 Some(estimate.round())
             }
             Aggregate::Mean => some.then(|| self.sum / self.count as f64),
@@ -278,11 +283,11 @@ impl Accumulator {
             }
         }
         if self.parts.has(Parts::DISTINCT) {
-            let sketch = self.distinct.as_ref().map(HllSketch::serialize);
+            let sketch = self.distinct.as_deref().map(HllSketch::serialize);
             put_sketch(sketch, out);
         }
         if self.parts.has(Parts::QUANTILES) {
-            let sketch = self.quantiles.as_ref().map(DDSketch::to_java_bytes);
+            let sketch = self.quantiles.as_deref().map(DDSketch::to_java_bytes);
             put_sketch(sketch, out);
         }
     }
@@ -311,13 +316,13 @@ impl Accumulator {
         if parts.has(Parts::DISTINCT) {
             let sketch = get_sketch(&mut from).ok_or_else(|| failed("no sketch".to_owned()))?;
             if !sketch.is_empty() {
-                all.distinct = Some(read_distinct(sketch).map_err(failed)?);
+                all.distinct = Some(Box::new(read_distinct(sketch).map_err(failed)?));
             }
         }
         if parts.has(Parts::QUANTILES) {
             let sketch = get_sketch(&mut from).ok_or_else(|| failed("no sketch".to_owned()))?;
             if !sketch.is_empty() {
-                all.quantiles = Some(read_quantiles(sketch).map_err(failed)?);
+                all.quantiles = Some(Box::new(read_quantiles(sketch).map_err(failed)?));
             }
         }
         match from.is_empty() {

@@ -193,16 +193,14 @@ impl TaskState {
         changes: &mut Vec<Change>,
     ) -> Result<(), StateError> {
         let stream_ms = self.clock.stream_ms();
+        // Most keys are needed for the first cell that is looked at.
         let is_over = |cells: &Cells| {
-            let ends = |cell: crate::feature::cells::Cell<'_>| {
+            let is_over = |cell: crate::feature::cells::Cell<'_>| {
                 let pane = panes.iter().find(|pane| pane.id == cell.pane);
-                pane.map_or(i128::MIN, |pane| pane.ends_ms(cell, ttl_ms, update_ms))
+                let end = pane.map_or(i128::MIN, |pane| pane.ends_ms(cell, ttl_ms, update_ms));
+                end <= i128::from(stream_ms)
             };
-            cells
-                .iter()
-                .map(ends)
-                .max()
-                .is_some_and(|end| end <= i128::from(stream_ms))
+            !cells.is_empty() && cells.iter().all(is_over)
         };
         for _ in 0..looks.min(self.keys.len()) {
             if self.sweep >= self.keys.len() {

@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use super::prepare::Seen;
 use crate::codec::OutputEncoder;
-use crate::expression::{Reference, Root, Scope, Template};
-use crate::feature::plan::Plan;
+use crate::expression::{Reference, Root, Scope, Template, write_json};
+use crate::feature::plan::{FeatureValue, Plan};
 use crate::feature::{Field, JsonPath, Step};
 use crate::spec::{ModelTopicSpec, RuleSpec};
 use crate::stream_log::InputRecord;
@@ -19,6 +19,8 @@ pub(super) struct Writer {
     plan: Arc<Plan>,
     template: Option<Template>,
     rules: Vec<(RuleSpec, usize)>,
+    /// The features in the order of their names, as they are written: `"n_5m":`.
+    members: Vec<(String, usize)>,
     /// What the model says, as JSON.
     out: OutputEncoder,
 }
@@ -38,7 +40,14 @@ impl Writer {
                 .unwrap_or(0)
         };
         let rules = spec.rule.iter().map(|rule| (rule.clone(), topic_of(rule)));
+        let mut members: Vec<(&str, usize)> = plan.names().zip(0..).collect();
+        members.sort_unstable();
+        // A feature's name has nothing to be escaped.
+        let members = members
+            .into_iter()
+            .map(|(name, index)| (format!("\"{name}\":"), index));
         Some(Self {
+            members: members.collect(),
             rules: rules.collect(),
             plan,
             template,
@@ -59,6 +68,7 @@ impl Writer {
         let out = buffer.split().freeze();
         let scope = RecordScope {
             plan: &self.plan,
+            members: &self.members,
             out: &out,
             record,
             seen,
@@ -105,6 +115,7 @@ fn rendered(
 /// What is known of one record.
 struct RecordScope<'r> {
     plan: &'r Plan,
+    members: &'r [(String, usize)],
     out: &'r Bytes,
     record: &'r InputRecord,
     seen: Option<&'r Seen>,
@@ -127,6 +138,28 @@ impl RecordScope<'_> {
         let names = self.plan.names().map(str::to_owned);
         let values = seen.features.iter().map(|value| value.to_json());
         serde_json::Value::Object(names.zip(values).collect())
+    }
+
+    /// As [`RecordScope::features`], without a value in between.
+    fn write_features(&self, seen: &Seen, out: &mut BytesMut) {
+        let mut before = b'{';
+        for (member, index) in self.members {
+            out.put_u8(std::mem::replace(&mut before, b','));
+            out.put_slice(member.as_bytes());
+            // A growing buffer can't fail.
+            let _ = match seen.features.get(*index) {
+                Some(FeatureValue::Number(number)) => serde_json::to_writer(out.writer(), number),
+                Some(FeatureValue::Text(text)) => serde_json::to_writer(out.writer(), text),
+                Some(FeatureValue::Numbers(numbers)) => {
+                    serde_json::to_writer(out.writer(), numbers)
+                }
+                Some(FeatureValue::Null) | None => serde_json::to_writer(out.writer(), &()),
+            };
+        }
+        if self.members.is_empty() {
+            out.put_u8(before);
+        }
+        out.put_u8(b'}');
     }
 
     fn feature(&self, path: &JsonPath) -> serde_json::Value {
@@ -159,6 +192,13 @@ impl RecordScope<'_> {
 }
 
 impl Scope for RecordScope<'_> {
+    fn write(&self, reference: &Reference, out: &mut BytesMut) {
+        match (reference.root, &reference.path, self.seen) {
+            (Root::Features, None, Some(seen)) => self.write_features(seen, out),
+            _ => write_json(&self.get(reference), out),
+        }
+    }
+
     fn get(&self, reference: &Reference) -> Cow<'_, serde_json::Value> {
         match (reference.root, &reference.path) {
             (Root::In, None) => Cow::Borrowed(self.input()),

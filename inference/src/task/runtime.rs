@@ -45,7 +45,7 @@ pub(super) struct TaskWork {
     pub(super) generation: u64,
     pub(super) outputs: Vec<Output>,
     /// The newest value of each key of state that changes.
-    pub(super) state: IndexMap<Bytes, Option<Bytes>>,
+    pub(super) state: IndexMap<Bytes, Option<Bytes>, foldhash::quality::RandomState>,
     /// The number of the last of these changes.
     pub(super) changed: u64,
     pub(super) positions: Positions,
