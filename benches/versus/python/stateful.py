@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import tomllib
+from itertools import chain
 
 import numpy as np
 import orjson
@@ -60,95 +61,102 @@ class Scaling:
         self.logs = np.array([one.get("transform") == "log1p" for one in numbers])
         self.mean = np.array([one["mean"] for one in numbers], dtype=np.float32)
         self.std = np.array([one["std"] for one in numbers], dtype=np.float32)
-        self.categories = self.one_hot(inputs[4]["one_of"])
-        self.countries = self.one_hot(inputs[5]["one_of"])
+        self.categories = {text: place for place, text in enumerate(inputs[4]["one_of"])}
+        self.countries = {text: place for place, text in enumerate(inputs[5]["one_of"])}
 
     @staticmethod
-    def one_hot(texts):
-        return {text: row for text, row in zip(texts, np.eye(len(texts), dtype=np.float32))}
+    def one_hot(places, texts):
+        return np.eye(len(places), dtype=np.float32)[[places[text] for text in texts]]
 
     def rows(self, numbers, categories, countries):
-        numbers = np.array(numbers, dtype=np.float64)
+        shape = (len(numbers), len(self.mean))
+        numbers = np.fromiter(chain.from_iterable(numbers), dtype=np.float64, count=shape[0] * shape[1]).reshape(shape)
         numbers[:, self.logs] = np.log1p(numbers[:, self.logs])
         numbers = (numbers.astype(np.float32) - self.mean) / self.std
-        category = np.array([self.categories[text] for text in categories])
-        country = np.array([self.countries[text] for text in countries])
+        category = self.one_hot(self.categories, categories)
+        country = self.one_hot(self.countries, countries)
         return np.concatenate((numbers[:, :4], category, country, numbers[:, 4:]), axis=1)
 
 
 def slice_of(slices, at, window, stream):
     """The slice of a list that a time is in, if a window still takes it; those that no window needs go."""
     size, count = window
-    while slices and (slices[0][0] + count) * size + GRACE <= stream:
+    closed = (stream - GRACE) // size - count
+    while slices and slices[0][0] <= closed:
         del slices[0]
     number = at // size
-    if (number + count) * size + GRACE <= stream:
+    if number <= closed:
         return None
-    if not slices or slices[-1][0] < number:
-        slices.append([number, 0, 0.0, [], []])
-        return slices[-1]
-    for place in range(len(slices) - 1, -1, -1):
+    place = len(slices)
+    # Nearly always the last one, or a new one after it.
+    while place and slices[place - 1][0] >= number:
+        place -= 1
         if slices[place][0] == number:
             return slices[place]
-        if slices[place][0] < number:
-            slices.insert(place + 1, [number, 0, 0.0, [], []])
-            return slices[place + 1]
-    slices.insert(0, [number, 0, 0.0, [], []])
-    return slices[0]
-
-
-def within(slices, at, window):
-    size, count = window
-    last = at // size
-    return [one for one in slices if last - count < one[0] <= last]
+    slices.insert(place, [number, 0, 0.0])
+    return slices[place]
 
 
 class Customers:
-    """What is known of customers: [count, sum, last time, slices of 5 minutes, of an hour, of a day]."""
+    """What is known of customers: [count, sum, last time, slices of 5 minutes, of an hour, of a day].
+
+    A slice is [number, count, sum], in an hour's with lists of countries and categories; a day's has its largest amount for the sum.
+    """
 
     def __init__(self):
         self.known = {}
         self.stream = {}
 
     def see(self, partition, customer, record):
-        """The features of a transaction, which counts from now on."""
+        """The features of a transaction, which counts from now on. Written out: it is most of what a record costs."""
         at, amount, merchant = record["ts"], record["amount"], record["merchant"]
+        country, category = merchant["country"], merchant["category"]
         stream = self.stream[partition] = max(self.stream.get(partition, at), at)
         state = self.known.get(customer)
         if state is None:
             state = self.known[customer] = [0, 0.0, None, [], [], []]
-        minutes, hours, days = state[3], state[4], state[5]
+        total, spent_in_all, before, minutes, hours, days = state
         if (own := slice_of(minutes, at, MINUTES, stream)) is not None:
             own[1] += 1
         if (own := slice_of(hours, at, HOUR, stream)) is not None:
             own[1] += 1
             own[2] += amount
-            if merchant["country"] not in own[3]:
-                own[3].append(merchant["country"])
-            if merchant["category"] not in own[4]:
-                own[4].append(merchant["category"])
-        if (own := slice_of(days, at, DAY, stream)) is not None:
-            own[2] = max(own[2], amount)
-        since = NEVER if state[2] is None else max(at - state[2], 0) / 1000
-        state[0] += 1
-        state[1] += amount
-        state[2] = at if state[2] is None else max(state[2], at)
-        count, spent, countries, categories = 0, 0.0, set(), set()
-        for one in within(hours, at, HOUR):
-            count += one[1]
-            spent += one[2]
-            countries.update(one[3])
-            categories.update(one[4])
-        return (
-            sum(one[1] for one in within(minutes, at, MINUTES)),
-            count,
-            spent,
-            max((one[2] for one in within(days, at, DAY)), default=0.0),
-            state[1] / state[0],
-            len(countries),
-            len(categories),
-            since,
-        )
+            if own[1] == 1:
+                own += [country], [category]
+            else:
+                if country not in own[3]:
+                    own[3].append(country)
+                if category not in own[4]:
+                    own[4].append(category)
+        if (own := slice_of(days, at, DAY, stream)) is not None and amount > own[2]:
+            own[2] = amount
+        state[0] = total = total + 1
+        state[1] = spent_in_all = spent_in_all + amount
+        since = NEVER
+        if before is None or at > before:
+            state[2] = at
+        if before is not None:
+            since = max(at - before, 0) / 1000
+        (size, length), just_now = MINUTES, 0
+        last = at // size
+        for one in minutes:
+            if last - length < one[0] <= last:
+                just_now += one[1]
+        (size, length), count, spent, countries, categories = HOUR, 0, 0.0, (), ()
+        last = at // size
+        for one in hours:
+            if last - length < one[0] <= last:
+                # Most windows have one slice that is not empty.
+                countries = {*countries, *one[3]} if count else one[3]
+                categories = {*categories, *one[4]} if count else one[4]
+                count += one[1]
+                spent += one[2]
+        (size, length), largest = DAY, 0.0
+        last = at // size
+        for one in days:
+            if last - length < one[0] <= last and one[2] > largest:
+                largest = one[2]
+        return just_now, count, spent, largest, spent_in_all / total, len(countries), len(categories), since
 
 
 class Pipeline:
