@@ -144,8 +144,11 @@ async fn a_records_age_is_its_own_and_not_that_of_one_that_was_synced() {
     disk.delay_syncs(Duration::from_millis(150));
     log.append(&batch(2, 1)).expect("appends");
     std::thread::sleep(Duration::from_millis(700));
+    let before = disk.count(Call::Sync, ".log");
     let durable = log.wait(3, Durability::Disk);
-    std::thread::sleep(Duration::from_millis(50));
+    wait_until("the sync has begun", || {
+        disk.count(Call::Sync, ".log") > before
+    });
     log.append(&batch(3, 1)).expect("appends");
     let appended = Instant::now();
     durable.await.expect("durable");
