@@ -51,7 +51,7 @@ pub struct Options {
     pub customers: u64,
     /// What is drawn is drawn from it.
     pub seed: u64,
-    /// A config in place of `fraud.toml`: see [`TestConfig`].
+    /// A config in place of `fraud.toml`: an example with its model beside it, or one with the same topics and model, without `[broker]` and `[http]`.
     pub config: Option<PathBuf>,
     /// Where config, inputs and outputs are left.
     pub keep: Option<PathBuf>,

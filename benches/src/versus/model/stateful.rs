@@ -60,7 +60,7 @@ const SCORE_TOLERANCE: f64 = 1e-4;
 
 /// What each transaction must come to.
 struct Expected {
-    /// In the order of [`Expected::names`].
+    /// In the order of [`Workload::names`].
     features: Vec<f64>,
     score: f64,
 }
