@@ -26,7 +26,7 @@ from model import ENGINES
 BATCH = 8192
 WAIT_SECONDS = 0.1
 GRACE = 120_000
-# Slice and slices, in milliseconds, and how long after its slice's begin a record counts in no window any more.
+# A slice's length in milliseconds, and how many are in a window.
 MINUTES, HOUR, DAY = (30_000, 10), (360_000, 10), (14_400_000, 6)
 NEVER = 604800.0
 
